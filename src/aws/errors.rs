@@ -1,0 +1,230 @@
+//! What an error of AWS means, by its error *code*. HTTP status says little: Lambda sends
+//! permanent faults as 502.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::http::Response;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::invoker::{Failure, Outcome, Reason, Refusal};
+use crate::store::{Fault, StoreError};
+
+/// What a failed DynamoDB call means. A refused condition is not an error, and does not come
+/// here.
+pub(super) fn store_error<E>(operation: &'static str, error: &SdkError<E, Response>) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let (code, message) = code_and_message(error);
+    let reaction = match error {
+        SdkError::ServiceError(_) => store_reaction(operation, &code),
+        SdkError::ConstructionFailure(_) => StoreError::Rejected,
+        _ => StoreError::Unavailable,
+    };
+    reaction(Fault { operation, code, message })
+}
+
+/// The reaction to an error code of DynamoDB
+/// (docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html).
+/// A code nobody has heard of is waited out, and said.
+fn store_reaction(operation: &str, code: &str) -> fn(Fault) -> StoreError {
+    match code {
+        "AccessDeniedException" | "ResourceNotFoundException" | "IndexNotFoundException" => {
+            StoreError::Refused
+        }
+        "ItemCollectionSizeLimitExceededException" => StoreError::Rejected,
+        // Of a query it means that the index is missing; of a write, that this item is wrong.
+        "ValidationException" if operation == "dynamodb:Query" => StoreError::Refused,
+        "ValidationException" => StoreError::Rejected,
+        _ => StoreError::Unavailable,
+    }
+}
+
+/// What a failed Invoke means for the task.
+pub(super) fn invoke_outcome<E>(
+    error: &SdkError<E, Response>,
+    retry_after: Option<Duration>,
+) -> Outcome
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let (code, message) = code_and_message(error);
+    let mut failure = Failure::new(code, message);
+    failure.request_id = request_id(error);
+    let not_run = |reason| move |failure| Outcome::NotRun(Refusal::new(reason, failure));
+    match error {
+        SdkError::ServiceError(_) => match lambda_reaction(&failure.error_type) {
+            Reaction::Throttled => not_run(Reason::Throttled { retry_after })(failure),
+            Reaction::Unavailable => not_run(Reason::Unavailable)(failure),
+            Reaction::Broken => not_run(Reason::Broken)(failure),
+            Reaction::Impossible => not_run(Reason::Impossible)(failure),
+            Reaction::Failed => Outcome::Failed(failure),
+            Reaction::Unknown => Outcome::Unknown(failure),
+        },
+        SdkError::ConstructionFailure(_) => not_run(Reason::Impossible)(failure),
+        SdkError::DispatchFailure(_) if was_not_sent(error) => {
+            not_run(Reason::Unavailable)(failure)
+        }
+        _ => Outcome::Unknown(failure),
+    }
+}
+
+/// What a failed read of a function's configuration means.
+pub(super) fn configuration_refusal<E>(error: &SdkError<E, Response>) -> Refusal
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let (code, message) = code_and_message(error);
+    let reason = match (error, lambda_reaction(&code)) {
+        (SdkError::ServiceError(_), Reaction::Broken | Reaction::Impossible) => Reason::Broken,
+        _ => Reason::Unavailable,
+    };
+    Refusal::new(reason, Failure::new(code, message))
+}
+
+/// What an error code of Lambda says of the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reaction {
+    Throttled,
+    Unavailable,
+    Broken,
+    Impossible,
+    Failed,
+    Unknown,
+}
+
+/// The meaning of each error code of Invoke
+/// (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html, and the SDK's model).
+///
+/// "Error codes are reserved for errors that prevent your function from executing", says that
+/// page; `ServiceException` is the one that a running function cannot be excluded for, and so is
+/// any code that is not listed here.
+fn lambda_reaction(code: &str) -> Reaction {
+    match code {
+        "TooManyRequestsException"
+        | "EC2ThrottledException"
+        | "ServiceQuotaExceededException"
+        | "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded" => Reaction::Throttled,
+
+        "ResourceNotReadyException"
+        | "ResourceConflictException"
+        | "ENINotReadyException"
+        | "ENILimitReachedException"
+        | "EC2UnexpectedException"
+        | "SubnetIPAddressLimitReachedException"
+        | "EFSMountConnectivityException"
+        | "EFSMountTimeoutException"
+        | "EFSIOException"
+        | "S3FilesMountConnectivityException"
+        | "S3FilesMountTimeoutException"
+        | "SnapStartNotReadyException"
+        | "SnapStartTimeoutException"
+        | "SnapStartRegenerationFailureException"
+        | "CodeArtifactUserPendingException"
+        // Credentials that have expired, or not yet arrived: the next call has newer ones.
+        | "ExpiredTokenException"
+        | "ExpiredToken"
+        | "RequestExpired"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationTokenException"
+        | "ServiceUnavailableException"
+        | "ServiceUnavailable" => Reaction::Unavailable,
+
+        "ResourceNotFoundException"
+        | "AccessDeniedException"
+        | "KMSAccessDeniedException"
+        | "KMSDisabledException"
+        | "KMSInvalidStateException"
+        | "KMSNotFoundException"
+        | "EFSMountFailureException"
+        | "S3FilesMountFailureException"
+        | "EC2AccessDeniedException"
+        | "InvalidRuntimeException"
+        | "InvalidSecurityGroupIDException"
+        | "InvalidSubnetIDException"
+        | "InvalidZipFileException"
+        | "CodeArtifactUserDeletedException"
+        | "CodeArtifactUserFailedException"
+        | "NoPublishedVersionException"
+        | "ModeNotSupportedException" => Reaction::Broken,
+
+        "InvalidRequestContentException"
+        | "InvalidParameterValueException"
+        | "ValidationException"
+        | "RequestTooLargeException"
+        | "SerializedRequestEntityTooLargeException"
+        | "UnsupportedMediaTypeException"
+        | "RecursiveInvocationException"
+        | "DurableExecutionAlreadyStartedException" => Reaction::Impossible,
+
+        // The function's own code that runs after a snapshot is restored has failed.
+        "SnapStartException" => Reaction::Failed,
+
+        _ => Reaction::Unknown,
+    }
+}
+
+/// Whether a request surely never left: no connection was made, or no credentials were found.
+/// Whatever broke on a connection may have broken after the request was written.
+fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
+    let mut on_a_connection = false;
+    for cause in chain(error) {
+        if cause.is::<CredentialsError>() {
+            return true;
+        }
+        match cause.downcast_ref::<hyper_util::client::legacy::Error>() {
+            Some(error) if error.is_connect() => return true,
+            Some(_) => on_a_connection = true,
+            None => on_a_connection |= cause.is::<std::io::Error>(),
+        }
+    }
+    !on_a_connection
+}
+
+/// The service's code and message, or ours for what happened on the way.
+fn code_and_message<E>(error: &SdkError<E, Response>) -> (String, String)
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    if let SdkError::ServiceError(service) = error {
+        let code = service.err().code().unwrap_or("Burstd.UnknownError");
+        let status = service.raw().status().as_u16();
+        let message = service
+            .err()
+            .message()
+            .map_or_else(|| format!("HTTP status {status} without a message"), str::to_owned);
+        return (code.to_owned(), message);
+    }
+    let code = match error {
+        _ if chain(error).any(<dyn Error>::is::<CredentialsError>) => "Burstd.Credentials",
+        SdkError::ConstructionFailure(_) => "Burstd.Request",
+        SdkError::TimeoutError(_) => "Burstd.TimedOut",
+        SdkError::ResponseError(_) => "Burstd.ResponseLost",
+        SdkError::DispatchFailure(_) if was_not_sent(error) => "Burstd.NotConnected",
+        _ => "Burstd.ConnectionLost",
+    };
+    let message: Vec<_> = chain(error).map(ToString::to_string).collect();
+    (code.to_owned(), message.join(": "))
+}
+
+/// The error, what caused it, what caused that, ...
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+fn request_id<E>(error: &SdkError<E, Response>) -> Option<String> {
+    let headers = error.raw_response()?.headers();
+    headers.get("x-amzn-requestid").map(str::to_owned)
+}

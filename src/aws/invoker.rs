@@ -1,0 +1,163 @@
+//! Lambda's Invoke.
+
+use std::time::Duration;
+
+use aws_sdk_lambda::operation::RequestId as _;
+use aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder;
+use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::LogType;
+use aws_smithy_types::base64;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout_at;
+
+use super::errors::{configuration_refusal, invoke_outcome};
+use crate::invoker::{Failure, Invocation, Invoker, Outcome, Refusal, Success, TaskResult};
+
+/// Lambda takes no longer ClientContext, counted as base64
+/// (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html).
+const CONTEXT_LIMIT_BYTES: usize = 3583;
+
+/// No more of a function's own words is kept on the item.
+const MESSAGE_LIMIT_BYTES: usize = 2048;
+
+/// Invokes functions synchronously.
+#[derive(Clone, Debug)]
+pub struct LambdaInvoker {
+    client: aws_sdk_lambda::Client,
+}
+
+impl LambdaInvoker {
+    pub(super) fn new(client: aws_sdk_lambda::Client) -> Self {
+        LambdaInvoker { client }
+    }
+
+    fn request(&self, invocation: &Invocation<'_>) -> InvokeFluentBuilder {
+        self.client
+            .invoke()
+            .function_name(invocation.function)
+            .log_type(LogType::Tail)
+            .set_client_context(client_context(invocation))
+            .payload(Blob::new(invocation.claim.task.payload.0.as_bytes()))
+    }
+}
+
+impl Invoker for LambdaInvoker {
+    async fn invoke(&self, invocation: Invocation<'_>) -> Outcome {
+        let trace = invocation.claim.task.trace.clone();
+        let call = self.request(&invocation).customize().mutate_request(move |request| {
+            if let Some(trace) = &trace {
+                request.headers_mut().insert("x-amzn-trace-id", trace.clone());
+            }
+        });
+        match timeout_at(invocation.deadline, call.send()).await {
+            Ok(Ok(output)) => answer(output),
+            Ok(Err(error)) => {
+                let retry_after = error.as_service_error().and_then(retry_after);
+                invoke_outcome(&error, retry_after)
+            }
+            Err(_) => Outcome::Unknown(Failure::new(
+                "Burstd.NoAnswer",
+                "Lambda did not answer within the function's timeout and half the lease margin",
+            )),
+        }
+    }
+
+    async fn timeout(&self, function: &str) -> Result<Duration, Refusal> {
+        let request = self.client.get_function_configuration().function_name(function);
+        let output = request.send().await.map_err(|error| configuration_refusal(&error))?;
+        // Lambda's own default, should it ever leave the field out.
+        let seconds = output.timeout().and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(3);
+        Ok(Duration::from_secs(seconds))
+    }
+}
+
+/// What a function that ran has answered.
+fn answer(output: InvokeOutput) -> Outcome {
+    let request_id = output.request_id().map(str::to_owned);
+    let body = output.payload.map(Blob::into_inner).unwrap_or_default();
+    if output.function_error.is_none() {
+        return Outcome::Succeeded(Success { result: TaskResult::of(body), request_id });
+    }
+    let mut failure = function_error(&body);
+    failure.log = output.log_result.as_deref().and_then(log_tail);
+    failure.request_id = request_id;
+    Outcome::Failed(failure)
+}
+
+/// What runtimes say of an error: by custom this, in practice anything.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorBody {
+    error_type: Option<String>,
+    error_message: Option<String>,
+}
+
+fn function_error(body: &[u8]) -> Failure {
+    let (error_type, message) = match serde_json::from_slice(body) {
+        Ok(ErrorBody { error_type, error_message }) => (error_type, error_message),
+        Err(_) => (None, Some(String::from_utf8_lossy(body).into_owned())),
+    };
+    let mut error_type = error_type.unwrap_or_else(|| "Unhandled".to_owned());
+    let mut message = message.unwrap_or_default();
+    cut(&mut error_type, 256);
+    cut(&mut message, MESSAGE_LIMIT_BYTES);
+    Failure::new(error_type, message)
+}
+
+/// Lambda gives the last 4 KB of the log, in base64.
+fn log_tail(encoded: &str) -> Option<String> {
+    let log = base64::decode(encoded).ok()?;
+    (!log.is_empty()).then(|| String::from_utf8_lossy(&log).into_owned())
+}
+
+/// Shortens a text to at most `limit` bytes, between two characters.
+fn cut(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        text.truncate(text.floor_char_boundary(limit));
+        text.push('…');
+    }
+}
+
+/// What the function is told about its task, beside the event.
+#[derive(Serialize)]
+struct Context<'a> {
+    custom: Custom<'a>,
+}
+
+#[derive(Serialize)]
+struct Custom<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+    queue: &'a str,
+    attempt: u32,
+    worker: &'a str,
+    lease_until: f64,
+}
+
+/// The ClientContext. A task id too long for it is left out.
+fn client_context(invocation: &Invocation<'_>) -> Option<String> {
+    let with = |task_id| {
+        let custom = Custom {
+            task_id,
+            queue: invocation.queue,
+            attempt: invocation.claim.task.attempt,
+            worker: invocation.worker,
+            lease_until: invocation.claim.lease.until.as_millis() as f64 / 1e3,
+        };
+        let json = serde_json::to_vec(&Context { custom }).expect("it has a JSON form");
+        Some(base64::encode(json)).filter(|context| context.len() <= CONTEXT_LIMIT_BYTES)
+    };
+    with(Some(invocation.claim.id().to_string())).or_else(|| with(None))
+}
+
+/// How long Lambda asks to wait, in seconds; a minute is as long as is believed.
+fn retry_after(error: &InvokeError) -> Option<Duration> {
+    match error {
+        InvokeError::TooManyRequestsException(throttle) => {
+            let seconds = throttle.retry_after_seconds()?.parse().ok()?;
+            Some(Duration::from_secs(seconds).min(Duration::from_secs(60)))
+        }
+        _ => None,
+    }
+}

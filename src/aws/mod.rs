@@ -1,0 +1,152 @@
+//! The adapters to AWS: everything that names its SDK.
+
+mod errors;
+mod invoker;
+mod item;
+mod meter;
+mod producer;
+mod scan;
+mod store;
+mod table;
+mod transport;
+mod update;
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::Credentials;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+
+pub use invoker::LambdaInvoker;
+pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
+pub use scan::Snapshot;
+pub use store::DynamoStore;
+pub use table::{Created, Difference, Table};
+
+/// Where AWS is and who we are there; what is not given is found as every AWS program finds it.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// The region.
+    pub region: Option<String>,
+    /// A profile of the shared configuration files.
+    pub profile: Option<String>,
+    /// DynamoDB's endpoint.
+    pub dynamodb_endpoint_url: Option<String>,
+    /// Lambda's endpoint.
+    pub lambda_endpoint_url: Option<String>,
+    /// The endpoints are our own: no credentials are needed, and none are looked for.
+    pub is_embedded: bool,
+}
+
+/// The clients of both services. They share one cache of credentials.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    dynamodb: aws_sdk_dynamodb::Client,
+    lambda: aws_sdk_lambda::Client,
+    region: String,
+}
+
+impl Clients {
+    /// Finds region, credentials and endpoints, and builds the clients. Nothing is called yet,
+    /// except by a credential provider.
+    ///
+    /// # Errors
+    ///
+    /// When no region is set anywhere.
+    pub async fn new(place: &Place) -> Result<Clients, NoRegion> {
+        let shared = shared_config(place).await;
+        let region = shared.region().ok_or(NoRegion)?.to_string();
+        Ok(Clients {
+            dynamodb: dynamodb_client(&shared, place),
+            lambda: lambda_client(&shared, place),
+            region,
+        })
+    }
+
+    /// The region.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The table named `name`, whether it exists or not.
+    pub fn table(&self, name: &str) -> Table {
+        Table::new(self.dynamodb.clone(), name.to_owned(), self.region.clone())
+    }
+
+    /// What invokes functions.
+    pub fn invoker(&self) -> LambdaInvoker {
+        LambdaInvoker::new(self.lambda.clone())
+    }
+}
+
+/// There is no region.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no AWS region is set: write region = \"…\" under [aws], set AWS_REGION, or give the profile \
+     one"
+)]
+pub struct NoRegion;
+
+async fn shared_config(place: &Place) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if let Some(region) = &place.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &place.profile {
+        loader = loader.profile_name(profile);
+    }
+    if place.is_embedded {
+        loader = loader
+            .credentials_provider(Credentials::new("burstd", "burstd", None, None, "embedded"));
+    }
+    loader.load().await
+}
+
+/// DynamoDB answers in milliseconds or is in trouble: short time-outs, quick retries. Every call
+/// of ours may be sent twice.
+fn dynamodb_client(shared: &SdkConfig, place: &Place) -> aws_sdk_dynamodb::Client {
+    let mut config = aws_sdk_dynamodb::config::Builder::from(shared)
+        .retry_config(
+            RetryConfig::standard()
+                .with_max_attempts(4)
+                .with_initial_backoff(Duration::from_millis(50))
+                .with_max_backoff(Duration::from_secs(1)),
+        )
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(2))
+                .operation_attempt_timeout(Duration::from_secs(5))
+                .operation_timeout(Duration::from_secs(15))
+                .build(),
+        );
+    if let Some(url) = &place.dynamodb_endpoint_url {
+        config = config.endpoint_url(url);
+    }
+    aws_sdk_dynamodb::Client::from_conf(config.build())
+}
+
+/// A retry of the SDK would run the function again inside one attempt, so there are none; and a
+/// function that thinks for minutes sends nothing meanwhile, so nothing is too slow before the
+/// attempt's own deadline.
+fn lambda_client(shared: &SdkConfig, place: &Place) -> aws_sdk_lambda::Client {
+    let mut config =
+        aws_sdk_lambda::config::Builder::from(shared)
+            .http_client(transport::for_lambda())
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(
+                aws_sdk_lambda::config::StalledStreamProtectionConfig::disabled(),
+            )
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(5))
+                    .disable_read_timeout()
+                    .disable_operation_timeout()
+                    .disable_operation_attempt_timeout()
+                    .build(),
+            );
+    if let Some(url) = &place.lambda_endpoint_url {
+        config = config.endpoint_url(url);
+    }
+    aws_sdk_lambda::Client::from_conf(config.build())
+}

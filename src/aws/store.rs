@@ -1,0 +1,356 @@
+//! The table of tasks in DynamoDB. Each write is one UpdateItem whose condition is its proof of
+//! right, and which recognises itself when its reply was lost.
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::errors::store_error;
+use super::item::{self, Item, name, number, string};
+use super::meter::Meter;
+use super::table::INDEX;
+use super::update::Update;
+use crate::claim::{Rev, Standing, Terms};
+use crate::invoker::{Failure, TaskResult};
+use crate::retry::{Settlement, Verdict};
+use crate::store::{
+    Candidate, Claimed, Consumed, Cursor, DueQuery, Page, Store, StoreError, Write,
+};
+use crate::task::{Status, TaskId, Timestamp};
+
+/// Calls to DynamoDB under way at once. More only wait in line at the other end.
+const CALLS_AT_ONCE: usize = 64;
+
+const QUERY: &str = "dynamodb:Query";
+const UPDATE: &str = "dynamodb:UpdateItem";
+const GET: &str = "dynamodb:GetItem";
+
+/// A table whose keys and index are known to be as burstd needs them.
+#[derive(Clone, Debug)]
+pub struct DynamoStore {
+    client: aws_sdk_dynamodb::Client,
+    table: String,
+    partition: String,
+    sort: Option<String>,
+    calls: Arc<Semaphore>,
+    meter: Arc<Meter>,
+}
+
+/// What came of an update.
+enum Updated {
+    /// It is written; the item as it is now, if that was asked for.
+    Yes(Item),
+    /// The condition did not hold; the item as it was found, if there is one.
+    No(Option<Item>),
+}
+
+impl DynamoStore {
+    /// The table named `table` with these key attributes.
+    pub(super) fn new(
+        client: aws_sdk_dynamodb::Client,
+        table: String,
+        partition: String,
+        sort: Option<String>,
+    ) -> Self {
+        let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
+        DynamoStore { client, table, partition, sort, calls, meter: Arc::default() }
+    }
+
+    async fn slot(&self) -> SemaphorePermit<'_> {
+        self.calls.acquire().await.expect("the semaphore is never closed")
+    }
+
+    fn key(&self, id: &TaskId) -> Item {
+        item::key(id, &self.partition, self.sort.as_deref())
+    }
+
+    async fn update(
+        &self,
+        id: &TaskId,
+        update: Update,
+        values: ReturnValue,
+    ) -> Result<Updated, StoreError> {
+        let slot = self.slot().await;
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key(id)))
+            .return_values(values)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = update.into_request(request).send().await;
+        drop(slot);
+        match answer {
+            Ok(output) => {
+                self.meter.wrote(output.consumed_capacity());
+                Ok(Updated::Yes(output.attributes.unwrap_or_default()))
+            }
+            Err(error) => match refused(&error) {
+                None => Err(store_error(UPDATE, &error)),
+                Some(Some(found)) => Ok(Updated::No(Some(found.clone()))),
+                // Older emulators do not say what they found; and there may be no item.
+                Some(None) => Ok(Updated::No(self.read(id).await?)),
+            },
+        }
+    }
+
+    /// The item as it stands, by a consistent read.
+    async fn read(&self, id: &TaskId) -> Result<Option<Item>, StoreError> {
+        let _slot = self.slot().await;
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key(id)))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await
+            .map_err(|error| store_error(GET, &error))?;
+        self.meter.read(output.consumed_capacity());
+        Ok(output.item)
+    }
+
+    /// A write under a held claim.
+    async fn write(&self, id: &TaskId, rev: &Rev, update: Update) -> Result<Write, StoreError> {
+        match self.update(id, update, ReturnValue::None).await? {
+            Updated::Yes(_) => Ok(Write::Applied),
+            Updated::No(Some(found)) if has_rev(&found, rev.as_str()) => Ok(Write::Applied),
+            Updated::No(found) => Ok(Write::Lost(standing(found.as_ref()))),
+        }
+    }
+
+    /// Marks an item that is no task, provided that it is still the one that was read.
+    async fn invalidate(
+        &self,
+        id: &TaskId,
+        found: &Item,
+        terms: &Terms,
+        reason: String,
+    ) -> Result<Claimed, StoreError> {
+        let failure = Failure::new("Burstd.Invalid", reason.clone());
+        let rev = rev_of_invalidation(terms);
+        let update = Update::default()
+            .set(name::STATUS, string(Status::Invalid.as_str()))
+            .set(name::ERROR, item::error(&failure))
+            .set(name::FINISHED_AT, number(terms.now))
+            .set(name::REV, string(&rev))
+            .remove(name::LEASE_UNTIL)
+            .remove(name::DUE)
+            .require(name::DUE, "attribute_exists({})");
+        let update = match found.get(name::REV) {
+            Some(seen) => update.require(name::REV, "{} = :seen").value(":seen", seen.clone()),
+            None => update.require(name::REV, "attribute_not_exists({})"),
+        };
+        // A claim that was won counted an attempt, and no function ran.
+        let update = if has_rev(found, terms.rev.as_str()) {
+            update.set_to(name::ATTEMPT, "{} = {} - :one").value(":one", number(1))
+        } else {
+            update
+        };
+        match self.update(id, update, ReturnValue::None).await? {
+            Updated::Yes(_) => Ok(Claimed::Invalid(reason)),
+            Updated::No(Some(now)) if has_rev(&now, &rev) => Ok(Claimed::Invalid(reason)),
+            Updated::No(now) => Ok(Claimed::Lost(standing(now.as_ref()))),
+        }
+    }
+
+    /// A won claim, or the reason why there is nothing to run.
+    async fn won(&self, id: &TaskId, item: Item, terms: &Terms) -> Result<Claimed, StoreError> {
+        match item::read_task(id, &item) {
+            Ok(task) => Ok(Claimed::Won(Box::new(task))),
+            Err(reason) => self.invalidate(id, &item, terms, reason).await,
+        }
+    }
+}
+
+impl Store for DynamoStore {
+    async fn due(&self, query: DueQuery<'_>) -> Result<Page, StoreError> {
+        let _slot = self.slot().await;
+        let after = query.after.map(|cursor| {
+            let mut key = self.key(&cursor.id);
+            key.insert(name::QUEUE.to_owned(), string(query.shard));
+            key.insert(name::DUE.to_owned(), AttributeValue::N(cursor.due.clone()));
+            key
+        });
+        let output = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("#queue = :queue AND #due <= :now")
+            .expression_attribute_names("#queue", name::QUEUE)
+            .expression_attribute_names("#due", name::DUE)
+            .expression_attribute_values(":queue", string(query.shard))
+            .expression_attribute_values(":now", number(query.now))
+            .limit(i32::try_from(query.limit).unwrap_or(i32::MAX))
+            .set_exclusive_start_key(after)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await
+            .map_err(|error| store_error(QUERY, &error))?;
+        self.meter.read(output.consumed_capacity());
+        let (partition, sort) = (&self.partition, self.sort.as_deref());
+        let entries = output.items.as_deref().unwrap_or_default();
+        let candidates = entries.iter().filter_map(|entry| {
+            let due = item::seconds(entry, name::DUE).ok().flatten()?;
+            Some(Candidate { id: item::task_id(entry, partition, sort)?, due })
+        });
+        let next = output.last_evaluated_key.as_ref().and_then(|key| {
+            let due = key.get(name::DUE)?.as_n().ok()?.clone();
+            Some(Cursor { id: item::task_id(key, partition, sort)?, due })
+        });
+        Ok(Page { candidates: candidates.collect(), next })
+    }
+
+    async fn claim(&self, id: &TaskId, terms: &Terms) -> Result<Claimed, StoreError> {
+        let update = Update::default()
+            .set(name::STATUS, string(Status::Running.as_str()))
+            .set(name::LEASE_UNTIL, number(terms.lease_until))
+            .set(name::WORKER, string(&terms.worker))
+            .set(name::REV, string(terms.rev.as_str()))
+            .set(name::STARTED_AT, number(terms.now))
+            .set_to(name::ATTEMPT, "{} = if_not_exists({}, :zero) + :one")
+            .require(name::DUE, "{} <= :now")
+            .require(name::LEASE_UNTIL, "(attribute_not_exists({}) OR {} < :now)")
+            .require(name::STATUS, "(attribute_not_exists({}) OR {} IN (:pending, :status))")
+            .require(name::ATTEMPT, "(attribute_not_exists({}) OR attribute_type({}, :n))")
+            .value(":now", number(terms.now))
+            .value(":zero", number(0))
+            .value(":one", number(1))
+            .value(":n", string("N"))
+            .value(":pending", string(Status::Pending.as_str()));
+        let found = match self.update(id, update, ReturnValue::AllNew).await? {
+            Updated::Yes(item) => return self.won(id, item, terms).await,
+            Updated::No(None) => return Ok(Claimed::Lost(Standing::default())),
+            Updated::No(Some(found)) => found,
+        };
+        if has_rev(&found, terms.rev.as_str()) {
+            return self.won(id, found, terms).await;
+        }
+        let is_due = item::seconds(&found, name::DUE).ok().flatten();
+        let is_due = is_due.is_some_and(|due| due <= terms.now);
+        match item::unclaimable(&found) {
+            Some(reason) if is_due => self.invalidate(id, &found, terms, reason).await,
+            Some(reason) if has_rev(&found, &rev_of_invalidation(terms)) => {
+                Ok(Claimed::Invalid(reason))
+            }
+            _ => Ok(Claimed::Lost(item::standing(&found))),
+        }
+    }
+
+    async fn extend(&self, id: &TaskId, held: &Rev, terms: &Terms) -> Result<Write, StoreError> {
+        let update = held_by(held)
+            .set(name::LEASE_UNTIL, number(terms.lease_until))
+            .set(name::REV, string(terms.rev.as_str()));
+        self.write(id, &terms.rev, update).await
+    }
+
+    async fn settle(
+        &self,
+        id: &TaskId,
+        held: &Rev,
+        settlement: &Settlement,
+    ) -> Result<Write, StoreError> {
+        self.write(id, &settlement.rev, settling(held, settlement)).await
+    }
+
+    fn consumed(&self) -> Consumed {
+        self.meter.consumed()
+    }
+}
+
+/// An update that only the holder of the claim may do. A person who changed the status by hand
+/// has taken the claim away, whatever the token says.
+fn held_by(held: &Rev) -> Update {
+    Update::default()
+        .require(name::REV, "{} = :held")
+        .require(name::STATUS, "{} = :running")
+        .value(":held", string(held.as_str()))
+        .value(":running", string(Status::Running.as_str()))
+}
+
+fn settling(held: &Rev, settlement: &Settlement) -> Update {
+    let update = held_by(held)
+        .set(name::REV, string(settlement.rev.as_str()))
+        .set(name::ATTEMPT, number(settlement.attempts));
+    let status = |status: Status| string(status.as_str());
+    if let Verdict::Release = settlement.verdict {
+        return update.set(name::STATUS, status(Status::Pending)).remove(name::LEASE_UNTIL);
+    }
+    let update = update
+        .set(name::FINISHED_AT, number(settlement.finished_at))
+        .set(name::HISTORY, item::write_history(&settlement.history))
+        .set_some(name::REQUEST_ID, settlement.request_id.as_ref().map(string))
+        .set_some(name::EXPIRES_AT, settlement.expires_at.map(whole_seconds));
+    match &settlement.verdict {
+        Verdict::Release => update,
+        Verdict::Succeed(result) => set_result(update, result)
+            .set(name::STATUS, status(Status::Succeeded))
+            .remove(name::DUE)
+            .remove(name::LEASE_UNTIL)
+            .remove(name::ERROR),
+        Verdict::Retry { due, failure } => update
+            .set(name::STATUS, status(Status::Pending))
+            .set(name::DUE, number(due))
+            .set(name::ERROR, item::error(failure))
+            .remove(name::LEASE_UNTIL),
+        Verdict::Hold(failure) => update.set(name::ERROR, item::error(failure)),
+        Verdict::Fail(failure) => update
+            .set(name::STATUS, status(Status::Failed))
+            .set(name::ERROR, item::error(failure))
+            .remove(name::DUE)
+            .remove(name::LEASE_UNTIL),
+    }
+}
+
+fn set_result(update: Update, result: &TaskResult) -> Update {
+    match result {
+        TaskResult::Empty => {
+            update.remove(name::RESULT).remove(name::RESULT_BYTES).remove(name::RESULT_OMITTED)
+        }
+        TaskResult::Json(text) => update
+            .set(name::RESULT, string(text))
+            .remove(name::RESULT_BYTES)
+            .remove(name::RESULT_OMITTED),
+        TaskResult::Omitted { bytes, why } => update
+            .set(name::RESULT_BYTES, number(bytes))
+            .set(name::RESULT_OMITTED, string(*why))
+            .remove(name::RESULT),
+    }
+}
+
+/// DynamoDB's TTL reads whole seconds only.
+fn whole_seconds(at: Timestamp) -> AttributeValue {
+    number(at.as_millis().div_ceil(1000))
+}
+
+/// The token of the write that makes an item `INVALID`: as fresh as the claim's, and the same
+/// when the claim is sent again.
+fn rev_of_invalidation(terms: &Terms) -> String {
+    format!("{}-invalid", terms.rev.as_str())
+}
+
+fn has_rev(item: &Item, rev: &str) -> bool {
+    matches!(item.get(name::REV), Some(AttributeValue::S(found)) if found == rev)
+}
+
+fn standing(found: Option<&Item>) -> Standing {
+    found.map(item::standing).unwrap_or_default()
+}
+
+/// Whether the error says that the condition did not hold, and the item if it shows it.
+fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<Option<&Item>> {
+    match error.as_service_error()? {
+        UpdateItemError::ConditionalCheckFailedException(refusal) => {
+            Some(refusal.item().filter(|item| !item.is_empty()))
+        }
+        _ => None,
+    }
+}

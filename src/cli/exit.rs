@@ -1,0 +1,112 @@
+//! Ending with an error: one message, and a code of sysexits(3).
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use crate::aws::NoRegion;
+use crate::config::ConfigError;
+use crate::daemon::DaemonError;
+use crate::store::StoreError;
+
+/// Wrong arguments.
+pub(super) const USAGE: u8 = 64;
+/// Wrong input.
+const DATA: u8 = 65;
+/// An input that cannot be read.
+const NO_INPUT: u8 = 66;
+/// AWS, or something else that is needed, is not there.
+const UNAVAILABLE: u8 = 69;
+/// What should have happened did not.
+const SOFTWARE: u8 = 70;
+/// The operating system refuses.
+const OS: u8 = 71;
+/// Writing failed.
+pub(super) const IO: u8 = 74;
+/// A right is missing.
+const NO_PERMISSION: u8 = 77;
+/// The configuration, or the table it names, is wrong.
+const CONFIG: u8 = 78;
+
+/// An end that is not a success.
+#[derive(Debug)]
+pub(super) struct Exit {
+    code: u8,
+    message: String,
+}
+
+impl Exit {
+    pub(super) fn usage(message: impl Display) -> Self {
+        Exit::new(USAGE, message)
+    }
+
+    pub(super) fn data(message: impl Display) -> Self {
+        Exit::new(DATA, message)
+    }
+
+    pub(super) fn no_input(message: impl Display) -> Self {
+        Exit::new(NO_INPUT, message)
+    }
+
+    pub(super) fn unavailable(message: impl Display) -> Self {
+        Exit::new(UNAVAILABLE, message)
+    }
+
+    pub(super) fn software(message: impl Display) -> Self {
+        Exit::new(SOFTWARE, message)
+    }
+
+    pub(super) fn os(message: impl Display) -> Self {
+        Exit::new(OS, message)
+    }
+
+    pub(super) fn config(error: ConfigError) -> Self {
+        Exit::new(CONFIG, error)
+    }
+
+    /// The configuration is right in itself, and what it names is not.
+    pub(super) fn wrong_table(message: impl Display) -> Self {
+        Exit::new(CONFIG, message)
+    }
+
+    fn new(code: u8, message: impl Display) -> Self {
+        Exit { code, message: message.to_string() }
+    }
+
+    /// What is said.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Says why on standard error.
+    pub(super) fn report(self) -> ExitCode {
+        eprintln!("burstd: {}", self.message);
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<StoreError> for Exit {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Unavailable(_) => UNAVAILABLE,
+            StoreError::Refused(fault) if fault.code == "AccessDeniedException" => NO_PERMISSION,
+            StoreError::Refused(_) => CONFIG,
+            StoreError::Rejected(_) => DATA,
+        };
+        Exit::new(code, error)
+    }
+}
+
+impl From<NoRegion> for Exit {
+    fn from(error: NoRegion) -> Self {
+        Exit::new(CONFIG, error)
+    }
+}
+
+impl From<DaemonError> for Exit {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::NoRegion(error) => error.into(),
+            DaemonError::Table(error) => error.into(),
+        }
+    }
+}

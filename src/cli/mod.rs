@@ -1,0 +1,97 @@
+//! The commands, one file each.
+
+mod check;
+#[cfg(feature = "local")]
+mod demo;
+#[cfg(feature = "local")]
+mod dev;
+mod exit;
+mod put;
+mod run;
+mod table;
+mod when;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use exit::Exit;
+
+/// Runs a DynamoDB table as a task queue for AWS Lambda.
+#[derive(Parser)]
+#[command(name = "burstd", version, max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon: claim due tasks, invoke their functions, write back
+    Run(ConfigFile),
+    /// Say everything that is wrong with a configuration file
+    Check(ConfigFile),
+    /// Make the DynamoDB table
+    #[command(subcommand)]
+    Table(table::Command),
+    /// Insert one task, or many from a file of JSON lines
+    Put(put::Put),
+    /// Run 500 tasks at once on this machine, without AWS, and show the figures
+    #[cfg(feature = "local")]
+    Demo(demo::Demo),
+    /// Run DynamoDB, Lambda and the daemon on this machine, without AWS, to try things out
+    #[cfg(feature = "local")]
+    Dev(dev::Dev),
+}
+
+/// The file that most commands read.
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration file; config/burstd.toml explains every key
+    #[arg(long, value_name = "FILE", default_value = "/etc/burstd/burstd.toml")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Exit> {
+        Config::load(&self.config).map_err(Exit::config)
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let printed = error.print();
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            return ExitCode::from(if printed.is_err() { exit::IO } else { code });
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(file) => run::run(&file),
+        Command::Check(file) => check::check(&file),
+        Command::Table(command) => command.run(),
+        Command::Put(put) => put.run(),
+        #[cfg(feature = "local")]
+        Command::Demo(demo) => demo.run(),
+        #[cfg(feature = "local")]
+        Command::Dev(dev) => dev.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+/// Runs a command that talks to AWS.
+fn block_on<T>(command: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Exit::os(format!("no runtime: {error}")))?;
+    let outcome = runtime.block_on(command);
+    // A look-up of a name may hang in the C library; nobody waits for it.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,85 @@
+//! `burstd run`.
+
+use std::time::Instant;
+
+use tracing::{error, info, warn};
+
+use super::exit::Exit;
+use super::{ConfigFile, block_on};
+use crate::config::Config;
+use crate::daemon::{self, Daemon};
+use crate::descriptors;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{self, Output};
+
+/// Descriptors beside those of invocations: DynamoDB's connections, logs, the runtime's own.
+const SPARE_DESCRIPTORS: u64 = 200;
+
+/// Runs the daemon until it is told to stop.
+pub(super) fn run(file: &ConfigFile) -> Result<(), Exit> {
+    let config = file.load()?;
+    let name = daemon::worker_name();
+    start_log(&config, &name)?;
+    let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
+    check_descriptors(&config);
+    info!(
+        event = "daemon.started",
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        config = %file.config.display(),
+        table = config.table,
+        queues = config.queues.len(),
+        max_in_flight = config.limits.max_in_flight,
+        "burstd starts"
+    );
+    let outcome = block_on(serve(config, name, shutdown));
+    if let Err(exit) = &outcome {
+        error!(event = "daemon.failed", error = %exit.message(), "burstd cannot start");
+    }
+    outcome
+}
+
+async fn serve(config: Config, name: String, shutdown: Shutdown) -> Result<(), Exit> {
+    let began = Instant::now();
+    let place = daemon::place(&config.aws);
+    let Some(daemon) = Daemon::prepare(&config, &place, name, shutdown).await? else {
+        info!(event = "daemon.stopped", reason = "told to stop before it was ready", "stopped");
+        return Ok(());
+    };
+    info!(
+        event = "daemon.ready",
+        startup_s = began.elapsed().as_secs_f64(),
+        "table, index and credentials are good; polling"
+    );
+    let counts = daemon.run().await;
+    info!(
+        event = "daemon.stopped",
+        uptime_s = began.elapsed().as_secs(),
+        attempts = counts.attempts(),
+        released = counts.released,
+        abandoned = counts.abandoned,
+        "stopped"
+    );
+    Ok(())
+}
+
+fn start_log(config: &Config, worker: &str) -> Result<(), Exit> {
+    let levels = telemetry::levels(&config.log.level)
+        .map_err(|error| Exit::usage(format!("log.level: {error}")))?;
+    telemetry::start(config.log.format, levels, Output::Stdout, worker).map_err(Exit::os)
+}
+
+/// Says so when the operating system does not allow the configured concurrency.
+fn check_descriptors(config: &Config) {
+    let allowed = descriptors::raise();
+    let needed = config.limits.max_in_flight as u64 + SPARE_DESCRIPTORS;
+    if allowed < needed {
+        warn!(
+            event = "daemon.limits",
+            limit = "file descriptors",
+            wanted = needed,
+            got = allowed,
+            "raise LimitNOFILE, or lower max_in_flight: invocations beyond it cannot connect"
+        );
+    }
+}

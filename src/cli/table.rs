@@ -1,0 +1,42 @@
+//! `burstd table`.
+
+use clap::Subcommand;
+
+use super::exit::Exit;
+use super::{ConfigFile, block_on};
+use crate::aws::{Clients, Created};
+use crate::daemon;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make the table, its index and its TTL, if there is none
+    Create(ConfigFile),
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<(), Exit> {
+        let Command::Create(file) = self;
+        block_on(create(&file))
+    }
+}
+
+async fn create(file: &ConfigFile) -> Result<(), Exit> {
+    let config = file.load()?;
+    let clients = Clients::new(&daemon::place(&config.aws)).await?;
+    let (table, region) = (&config.table, clients.region());
+    match clients.table(table).create().await? {
+        Created::New => println!(
+            "table {table:?} made in {region}: on-demand, index due-index, TTL on expires_at"
+        ),
+        Created::Already => println!("table {table:?} in {region} is there and right"),
+        Created::Differs(differences) => {
+            let differences: Vec<_> =
+                differences.iter().map(|difference| format!("\n  {difference}")).collect();
+            return Err(Exit::wrong_table(format!(
+                "table {table:?} in {region} is there and differs; nothing was changed:{}",
+                differences.concat()
+            )));
+        }
+    }
+    Ok(())
+}

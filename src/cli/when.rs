@@ -1,0 +1,70 @@
+//! Moments as people write them.
+
+use std::time::Duration;
+
+use crate::task::Timestamp;
+
+/// Reads `now`, epoch seconds (`1763800000`), RFC 3339 (`2026-11-22T10:00:00+09:00`), or a time
+/// from now (`+10m`).
+pub(super) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(now);
+    }
+    if let Some(later) = text.strip_prefix('+') {
+        let later: Duration = humantime::parse_duration(later)
+            .map_err(|error| format!("{text:?} is not a time from now such as +10m ({error})"))?;
+        return Ok(now + later);
+    }
+    if let Ok(seconds) = text.parse::<f64>() {
+        return from_seconds(seconds);
+    }
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) => Ok(Timestamp::from_millis(at.as_millisecond().try_into().unwrap_or(0))),
+        Err(_) => Err(format!(
+            "{text:?} is not a time: write now, +10m, epoch seconds, or 2026-11-22T10:00:00Z"
+        )),
+    }
+}
+
+/// Reads epoch seconds; what can only be milliseconds is refused, because such a task would wait
+/// for thousands of years.
+pub(super) fn from_seconds(seconds: f64) -> Result<Timestamp, String> {
+    const YEAR_5138: f64 = 1e11;
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(format!("{seconds} is not a time in epoch seconds"));
+    }
+    if seconds >= YEAR_5138 {
+        return Err(format!("{seconds} is not a time in epoch seconds; is it in milliseconds?"));
+    }
+    Ok(Timestamp::from_seconds(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_763_800_000_000);
+
+    #[test]
+    fn a_moment_is_read_in_each_form() {
+        for (text, millis) in [
+            ("now", 1_763_800_000_000),
+            ("0", 0),
+            ("1763800000.5", 1_763_800_000_500),
+            ("+10m", 1_763_800_600_000),
+            ("1970-01-01T00:00:01Z", 1_000),
+            ("1970-01-01T09:00:01+09:00", 1_000),
+        ] {
+            assert_eq!(parse(text, NOW), Ok(Timestamp::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_refused_and_milliseconds_are_named() {
+        for text in ["", "soon", "+", "+10", "-5", "NaN", "2026-13-01T00:00:00Z"] {
+            assert!(parse(text, NOW).is_err(), "{text}");
+        }
+        let error = parse("1763800000000", NOW).expect_err("it is in milliseconds");
+        assert!(error.contains("milliseconds"), "{error}");
+    }
+}

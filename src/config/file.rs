@@ -1,0 +1,203 @@
+//! The file as people write it: every key, its default and its bounds, once.
+
+use std::time::Duration;
+
+use super::reader::{Entry, Problem, Reader, Section};
+use super::{AwsConfig, Config, LogConfig, QueueConfig, Timeout};
+use crate::dispatcher::{Limits, Pace};
+use crate::retry::{Backoff, OnUnknown, Policy};
+use crate::telemetry::{self, Format};
+
+/// More in flight than this is surely a slip of the finger.
+const MOST_IN_FLIGHT: u32 = 100_000;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Reads a whole file, and says everything that is wrong with it.
+pub(super) fn read(source: &str) -> Result<Config, Vec<Problem>> {
+    let reader = Reader::new(source);
+    let config = config(reader.root());
+    let problems = reader.into_problems();
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// The configuration; where the reader has noted a problem a default stands in for the value.
+pub(super) fn config(mut root: Section<'_, '_>) -> Config {
+    let table = root.required_string("table", "name the DynamoDB table: table = \"tasks\"");
+    let max_in_flight = value(root.number("max_in_flight", 1..=MOST_IN_FLIGHT), 500);
+    let mut queues = root.section("queues");
+    let named = queues.sections();
+    if named.is_empty() {
+        queues.complain_of_all("there must be at least one queue: write [queues.NAME]");
+    }
+    let queues = named.into_iter().map(|(name, of)| queue(name, of, max_in_flight)).collect();
+    let limits = Limits {
+        max_in_flight: max_in_flight as usize,
+        pace: pace(root.section("poll")),
+        drain: drain(root.section("shutdown")),
+    };
+    let config = Config {
+        table: value(table, String::new()),
+        queues,
+        limits,
+        aws: aws(root.section("aws")),
+        log: log(root.section("log")),
+    };
+    root.finish();
+    config
+}
+
+fn queue(name: String, mut section: Section<'_, '_>, max_in_flight: u32) -> QueueConfig {
+    if name.is_empty() || name.len() > 255 || name.contains(|c: char| c == '#' || c.is_control()) {
+        section.complain_of_all("a queue's name has 1 to 255 bytes, no # and no control character");
+    }
+    let function = section.required_string("function", "name the Lambda function to run");
+    let second = Duration::from_secs(1);
+    let queue = QueueConfig {
+        function: function_name(&section, function),
+        max_in_flight: value(section.number("max_in_flight", 1..=MOST_IN_FLIGHT), max_in_flight)
+            as usize,
+        timeout: timeout(&mut section),
+        lease_margin: value(section.duration("lease_margin", second..=DAY), 30 * second),
+        shards: value(section.number("shards", 1..=256), 1),
+        policy: Policy {
+            max_attempts: value(section.number("max_attempts", 1..=1000), 5),
+            backoff: backoff(section.section("backoff")),
+            on_unknown: value(
+                section.word(
+                    "on_unknown",
+                    &[
+                        ("wait", OnUnknown::Wait),
+                        ("retry", OnUnknown::Retry),
+                        ("fail", OnUnknown::Fail),
+                    ],
+                ),
+                OnUnknown::Wait,
+            ),
+            retention: section
+                .duration("retention", second..=3650 * DAY)
+                .map(|retention| retention.value),
+        },
+        name,
+    };
+    section.finish();
+    queue
+}
+
+/// Name, `name:alias`, or ARN, as far as its letters tell.
+fn function_name(section: &Section<'_, '_>, entry: Option<Entry<String>>) -> String {
+    let Some(entry) = entry else { return String::new() };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_:$./".contains(c);
+    if entry.value.is_empty() || entry.value.len() > 256 || !entry.value.chars().all(allowed) {
+        section.complain(&entry, "must be a function's name, name:alias, or ARN".to_owned());
+    }
+    entry.value
+}
+
+/// Lambda lets no function run longer than 900 s
+/// (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
+fn timeout(section: &mut Section<'_, '_>) -> Timeout {
+    let Some(entry) = section.string("timeout") else { return Timeout::Auto };
+    if entry.value == "auto" {
+        return Timeout::Auto;
+    }
+    match humantime::parse_duration(&entry.value) {
+        Ok(fixed) if (1..=900).contains(&fixed.as_secs()) && fixed.as_secs_f64() <= 900.0 => {
+            return Timeout::Fixed(fixed);
+        }
+        Ok(_) => section.complain(&entry, "must be between 1s and 900s, or \"auto\"".to_owned()),
+        Err(error) => section.complain(
+            &entry,
+            format!("must be \"auto\" or a duration in quotes, such as \"60s\" ({error})"),
+        ),
+    }
+    Timeout::Auto
+}
+
+fn backoff(mut section: Section<'_, '_>) -> Backoff {
+    let millisecond = Duration::from_millis(1);
+    let base = section.duration("base", millisecond..=DAY);
+    let max = section.duration("max", millisecond..=365 * DAY);
+    let backoff = Backoff {
+        base: at_most(&section, base, &max, Duration::from_secs(2)),
+        max: value(max, Duration::from_secs(600)),
+    };
+    section.finish();
+    backoff
+}
+
+fn pace(mut section: Section<'_, '_>) -> Pace {
+    let (least, most) = (Duration::from_millis(1), Duration::from_secs(3600));
+    let min = section.duration("min", least..=most);
+    let max = section.duration("max", least..=most);
+    let pace = Pace {
+        min: at_most(&section, min, &max, Duration::from_millis(50)),
+        max: value(max, Duration::from_millis(250)),
+    };
+    section.finish();
+    Pace { min: pace.min, max: pace.max.max(pace.min) }
+}
+
+fn drain(mut section: Section<'_, '_>) -> Duration {
+    let drain = value(section.duration("drain", Duration::ZERO..=DAY), Duration::from_secs(60));
+    section.finish();
+    drain
+}
+
+fn aws(mut section: Section<'_, '_>) -> AwsConfig {
+    let aws = AwsConfig {
+        region: section.string("region").map(|entry| entry.value),
+        profile: section.string("profile").map(|entry| entry.value),
+        endpoint_url: url(&mut section, "endpoint_url"),
+        dynamodb_endpoint_url: url(&mut section, "dynamodb_endpoint_url"),
+        lambda_endpoint_url: url(&mut section, "lambda_endpoint_url"),
+    };
+    section.finish();
+    aws
+}
+
+fn url(section: &mut Section<'_, '_>, key: &'static str) -> Option<String> {
+    let entry = section.string(key)?;
+    let host = entry.value.strip_prefix("https://").or(entry.value.strip_prefix("http://"));
+    if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+        section.complain(&entry, "must be a URL: http://HOST:PORT or https://HOST".to_owned());
+    }
+    Some(entry.value)
+}
+
+fn log(mut section: Section<'_, '_>) -> LogConfig {
+    let format = section
+        .word("format", &[("auto", Format::Auto), ("text", Format::Text), ("json", Format::Json)]);
+    let level = section.string("level");
+    if let Some(level) = &level
+        && let Err(error) = telemetry::levels(&level.value)
+    {
+        section.complain(level, error);
+    }
+    let log =
+        LogConfig { format: value(format, Format::Auto), level: value(level, "info".to_owned()) };
+    section.finish();
+    log
+}
+
+fn value<T>(entry: Option<Entry<T>>, default: T) -> T {
+    entry.map_or(default, |entry| entry.value)
+}
+
+/// The lower of two bounds. A default that would be above a chosen upper bound is that bound.
+fn at_most(
+    section: &Section<'_, '_>,
+    lower: Option<Entry<Duration>>,
+    upper: &Option<Entry<Duration>>,
+    default: Duration,
+) -> Duration {
+    match (lower, upper) {
+        (Some(lower), Some(upper)) if lower.value > upper.value => {
+            section.complain(&lower, "must not be longer than max".to_owned());
+            upper.value
+        }
+        (Some(lower), _) => lower.value,
+        (None, Some(upper)) => default.min(upper.value),
+        (None, None) => default,
+    }
+}

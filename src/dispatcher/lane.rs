@@ -1,0 +1,168 @@
+//! A queue as the dispatcher drives it: its slots, its pause, and the polling of its shards.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+
+use super::Pace;
+use crate::queue::Queue;
+use crate::retry::Backoff;
+use crate::store::{Cursor, Page};
+use crate::task::TaskId;
+
+/// A pass over a shard's index that is older than this begins again at the head, where tasks
+/// that have become free meanwhile are.
+const LONGEST_PASS: Duration = Duration::from_secs(5);
+
+/// Between two probes of a function that runs no task.
+const PROBE_BACKOFF: Backoff =
+    Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) queue: Arc<Queue>,
+    pub(super) in_flight: usize,
+    pub(super) shards: Vec<Shard>,
+    pause: Option<Pause>,
+}
+
+/// The function is broken: nothing starts before `until`, then one task at a time.
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    probes: u32,
+}
+
+impl Lane {
+    pub(super) fn new(queue: Queue, pace: Pace, now: Instant) -> Self {
+        let shards = queue.shards.iter().map(|name| Shard::new(name.clone(), pace, now)).collect();
+        Lane { queue: Arc::new(queue), in_flight: 0, shards, pause: None }
+    }
+
+    /// How many more tasks may start.
+    pub(super) fn free(&self, now: Instant) -> usize {
+        let most = match &self.pause {
+            None => self.queue.max_in_flight,
+            Some(pause) if pause.until > now => 0,
+            Some(_) => 1,
+        };
+        most.saturating_sub(self.in_flight)
+    }
+
+    /// The function runs no task at all. Tasks that were started together fail together: only
+    /// the first one of them makes the pause longer.
+    pub(super) fn pause(&mut self, now: Instant, rng: &mut StdRng) {
+        let probes = match &self.pause {
+            Some(pause) if pause.until > now => return,
+            Some(pause) => pause.probes + 1,
+            None => 1,
+        };
+        let least = Duration::from_millis(500);
+        let wait = PROBE_BACKOFF.after(probes, rng).max(least);
+        self.pause = Some(Pause { until: now + wait, probes });
+    }
+
+    /// The function ran.
+    pub(super) fn resume(&mut self) {
+        self.pause = None;
+    }
+
+    /// When a paused queue is to be looked at again.
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.pause.as_ref().map(|pause| pause.until).filter(|until| *until > now)
+    }
+
+    /// The next candidate, from the shards in turn.
+    pub(super) fn next_candidate(&mut self) -> Option<TaskId> {
+        let fullest = self.shards.iter_mut().max_by_key(|shard| shard.ready.len())?;
+        fullest.ready.pop_front()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) name: String,
+    /// Candidates that were read and not yet tried: names only.
+    pub(super) ready: VecDeque<TaskId>,
+    /// Where the pass under way goes on.
+    pub(super) cursor: Option<Cursor>,
+    pub(super) polling: bool,
+    pub(super) next_poll: Instant,
+    pass: Pass,
+    pace: Pace,
+    interval: Duration,
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Pass {
+    began: Instant,
+    found: bool,
+}
+
+impl Shard {
+    fn new(name: String, pace: Pace, now: Instant) -> Self {
+        Shard {
+            name,
+            ready: VecDeque::new(),
+            cursor: None,
+            polling: false,
+            next_poll: now,
+            pass: Pass { began: now, found: false },
+            pace,
+            interval: pace.min,
+            failures: 0,
+        }
+    }
+
+    /// Whether the index should be asked, given that there is a free slot.
+    pub(super) fn wants_poll(&self) -> bool {
+        !self.polling && self.ready.is_empty()
+    }
+
+    /// A poll is sent.
+    pub(super) fn poll_sent(&mut self, now: Instant) {
+        self.polling = true;
+        if self.cursor.is_none() || now > self.pass.began + LONGEST_PASS {
+            self.cursor = None;
+            self.pass = Pass { began: now, found: false };
+        }
+    }
+
+    /// A page came; `ready` is what of it may be claimed.
+    pub(super) fn page_came(
+        &mut self,
+        page: Page,
+        ready: Vec<TaskId>,
+        now: Instant,
+        rng: &mut StdRng,
+    ) {
+        self.polling = false;
+        self.failures = 0;
+        self.pass.found |= !ready.is_empty();
+        self.ready.extend(ready);
+        self.cursor = page.next;
+        if self.cursor.is_some() {
+            self.next_poll = now;
+            return;
+        }
+        self.interval = match self.pass.found {
+            true => self.pace.min,
+            false => (self.interval * 2).min(self.pace.max),
+        };
+        // Many workers must not ask in step.
+        self.next_poll = now + self.interval.mul_f64(rng.random_range(0.8..1.0));
+    }
+
+    /// The table did not answer.
+    pub(super) fn poll_failed(&mut self, backoff: Backoff, now: Instant, rng: &mut StdRng) {
+        self.polling = false;
+        self.cursor = None;
+        self.failures = self.failures.saturating_add(1);
+        self.next_poll = now + backoff.after(self.failures, rng).max(self.pace.min);
+    }
+}

@@ -1,0 +1,215 @@
+//! What the dispatcher says: one line for each attempt that ended, and a summary now and then.
+
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use super::Limits;
+use crate::claim::Standing;
+use crate::counts::Counts;
+use crate::invoker::TaskResult;
+use crate::queue::Queue;
+use crate::retry::{Verdict, max_attempts};
+use crate::store::{Consumed, Fault, Write};
+use crate::task::{TaskId, Timestamp};
+use crate::worker::Attempted;
+
+/// The line of an attempt that ended, whichever way.
+pub(super) fn attempted(queue: &Queue, attempted: &Attempted) {
+    rescued(queue, attempted);
+    match (&attempted.write, &attempted.settlement.verdict) {
+        (Ok(Write::Lost(standing)), _) => refused(queue, attempted, standing),
+        (Err(fault), _) => unwritable(queue, attempted, fault),
+        (Ok(Write::Applied), Verdict::Release) => released(queue, attempted),
+        (Ok(Write::Applied), _) => settled(queue, attempted),
+    }
+}
+
+/// Fields that every line about a settled attempt has, in the same order.
+macro_rules! attempt_line {
+    ($level:ident, $event:literal, $queue:expr, $attempted:expr, $($rest:tt)*) => {{
+        let Attempted { claim, outcome, settlement, .. } = $attempted;
+        $level!(
+            event = $event,
+            queue = $queue.name,
+            task_id = %claim.id(),
+            attempt = claim.task.attempt,
+            outcome,
+            queue_ms = queue_wait(claim.task.due, claim.started_at),
+            claim_ms = millis($attempted.claim_took),
+            invoke_ms = millis($attempted.invoke_took),
+            write_ms = millis($attempted.write_took),
+            request_id = settlement.request_id,
+            $($rest)*
+        )
+    }};
+}
+
+fn settled(queue: &Queue, attempted: &Attempted) {
+    let error_type = attempted.settlement.verdict.failure().map(|failure| &failure.error_type);
+    match &attempted.settlement.verdict {
+        Verdict::Succeed(result) => {
+            if let TaskResult::Omitted { bytes, why } = result {
+                let (queue, task_id) = (&queue.name, attempted.claim.id());
+                warn!(
+                    event = "task.result_omitted",
+                    queue, %task_id, result_bytes = bytes, reason = why,
+                    "the task succeeded; its result is not kept on the item"
+                );
+            }
+            attempt_line!(
+                info,
+                "task.succeeded",
+                queue,
+                attempted,
+                result_bytes = result.bytes(),
+                "task succeeded"
+            );
+        }
+        Verdict::Retry { due, .. } => attempt_line!(
+            warn,
+            "task.attempt_failed",
+            queue,
+            attempted,
+            error_type,
+            max_attempts = max_attempts(&attempted.claim, &queue.policy),
+            retry_in_ms = millis(due.since(attempted.settlement.finished_at)),
+            "attempt failed; it is tried again"
+        ),
+        Verdict::Hold(_) => attempt_line!(
+            warn,
+            "task.attempt_failed",
+            queue,
+            attempted,
+            error_type,
+            max_attempts = max_attempts(&attempted.claim, &queue.policy),
+            retry_in_ms =
+                millis(attempted.claim.lease.until.since(attempted.settlement.finished_at)),
+            "the function may be running; it is tried again when the lease has ended"
+        ),
+        Verdict::Fail(_) => attempt_line!(
+            error,
+            "task.failed",
+            queue,
+            attempted,
+            error_type,
+            max_attempts = max_attempts(&attempted.claim, &queue.policy),
+            "task failed for good"
+        ),
+        Verdict::Release => {}
+    }
+}
+
+fn released(queue: &Queue, attempted: &Attempted) {
+    debug!(
+        event = "task.released",
+        queue = queue.name,
+        task_id = %attempted.claim.id(),
+        attempt = attempted.claim.task.attempt,
+        reason = ?attempted.not_run,
+        "given back; no attempt was spent"
+    );
+}
+
+/// The task's last holder died, or never learnt the outcome.
+fn rescued(queue: &Queue, attempted: &Attempted) {
+    if let Some(previous_attempt) = attempted.claim.task.abandoned_attempt() {
+        warn!(
+            event = "task.rescued",
+            queue = queue.name,
+            task_id = %attempted.claim.id(),
+            attempt = attempted.claim.task.attempt,
+            previous_attempt,
+            "taken over: the worker of the previous attempt never wrote how it ended"
+        );
+    }
+}
+
+/// Fencing worked: somebody else has had the task meanwhile.
+fn refused(queue: &Queue, attempted: &Attempted, standing: &Standing) {
+    attempt_line!(
+        warn,
+        "task.write_refused",
+        queue,
+        attempted,
+        wanted = attempted.settlement.verdict.label(),
+        found = %standing,
+        "the claim was no longer held; nothing was written"
+    );
+}
+
+fn unwritable(queue: &Queue, attempted: &Attempted, fault: &Fault) {
+    attempt_line!(
+        error,
+        "task.unwritable",
+        queue,
+        attempted,
+        code = fault.code,
+        error = fault.message,
+        "DynamoDB does not take the outcome; the task is left to its lease"
+    );
+}
+
+pub(super) fn lost(queue: &Queue, id: &TaskId, standing: &Standing) {
+    debug!(
+        event = "claim.lost",
+        queue = queue.name,
+        task_id = %id,
+        found = %standing,
+        "somebody else's, finished, or gone"
+    );
+}
+
+pub(super) fn invalid(queue: &Queue, id: &TaskId, reason: &str) {
+    error!(
+        event = "task.rejected",
+        queue = queue.name,
+        task_id = %id,
+        reason,
+        "not a task; its status is INVALID now"
+    );
+}
+
+pub(super) fn rejected(queue: &Queue, id: &TaskId, fault: &Fault) {
+    error!(
+        event = "task.rejected",
+        queue = queue.name,
+        task_id = %id,
+        reason = fault.message,
+        code = fault.code,
+        "DynamoDB takes no claim of this item; it is left alone for a while"
+    );
+}
+
+/// What was done between two summaries.
+pub(super) fn summary(before: &Counts, now: &Counts, limits: Limits, consumed: Consumed) {
+    info!(
+        event = "stats.summary",
+        claimed = now.claimed - before.claimed,
+        succeeded = now.succeeded - before.succeeded,
+        failed = now.failed - before.failed,
+        retried = now.retried - before.retried,
+        unknown = now.unknown - before.unknown,
+        released = now.released - before.released,
+        rejected = now.invalid - before.invalid,
+        rescued = now.rescued - before.rescued,
+        refused = now.refused - before.refused,
+        claims_lost = now.lost - before.lost,
+        in_flight = now.in_flight,
+        slots_free = (limits.max_in_flight as u64).saturating_sub(now.in_flight),
+        read_units_total = consumed.read_milli as f64 / 1e3,
+        write_units_total = consumed.write_milli as f64 / 1e3,
+        "summary"
+    );
+}
+
+/// How long the task could have been claimed before it was. `due = 0` says "at once" and not
+/// since when, so there is nothing to tell.
+fn queue_wait(due: Timestamp, claimed: Timestamp) -> Option<f64> {
+    (due > Timestamp::default()).then(|| millis(claimed.since(due)))
+}
+
+/// Milliseconds with the fraction a reader can use.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e4).round() / 10.0
+}

@@ -1,0 +1,81 @@
+//! Troubles come in episodes: each is said once when it begins and once when it is over.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Whether something is in trouble, and since when.
+#[derive(Debug, Default)]
+pub struct Episode {
+    /// Mirrors `trouble.is_some()`, so that the good case takes no lock.
+    open: AtomicBool,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    since: Instant,
+    faults: u64,
+}
+
+/// An episode that has just ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Over {
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// How many calls failed in it.
+    pub faults: u64,
+}
+
+impl Episode {
+    /// Something failed. True for the first of an episode, which is the one to speak of.
+    pub fn fault(&self) -> bool {
+        let mut trouble = self.trouble.lock().expect("nothing panics while holding this lock");
+        self.open.store(true, Ordering::Release);
+        match trouble.as_mut() {
+            Some(trouble) => {
+                trouble.faults += 1;
+                false
+            }
+            None => {
+                *trouble = Some(Trouble { since: Instant::now(), faults: 1 });
+                true
+            }
+        }
+    }
+
+    /// Something worked. Says what is over, if anything was in trouble.
+    pub fn success(&self) -> Option<Over> {
+        if !self.open.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut trouble = self.trouble.lock().expect("nothing panics while holding this lock");
+        self.open.store(false, Ordering::Release);
+        trouble
+            .take()
+            .map(|trouble| Over { lasted: trouble.since.elapsed(), faults: trouble.faults })
+    }
+
+    /// Whether an episode is going on.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_episode_is_told_when_it_begins_and_when_it_is_over_and_not_between() {
+        let episode = Episode::default();
+        assert!(episode.success().is_none());
+        assert!(episode.fault());
+        assert!(!episode.fault());
+        assert_eq!(episode.success().map(|over| over.faults), Some(2));
+        assert!(episode.success().is_none());
+        assert!(episode.fault());
+    }
+}

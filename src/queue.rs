@@ -1,0 +1,80 @@
+//! A queue: a named line of tasks with one function and one policy.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::episode::Episode;
+use crate::retry::Policy;
+
+/// A queue that is served, as the engine sees it.
+#[derive(Debug)]
+pub struct Queue {
+    /// Its name: what an item's `queue` says, before any `#`.
+    pub name: String,
+    /// The function its tasks are run by.
+    pub function: Function,
+    /// When and how often they are tried.
+    pub policy: Policy,
+    /// How much longer than the function's timeout a lease is.
+    pub lease_margin: Duration,
+    /// How many may be in flight at once.
+    pub max_in_flight: usize,
+    /// The index partitions its tasks stand in.
+    pub shards: Vec<String>,
+}
+
+impl Queue {
+    /// The partitions of a queue with `count` shards. Its plain name is always among them, so
+    /// that nothing is stranded when shards are introduced.
+    pub fn shards(name: &str, count: u32) -> Vec<String> {
+        let plain = std::iter::once(name.to_owned());
+        let numbered = (0..count).filter(|_| count > 1).map(|shard| format!("{name}#{shard}"));
+        plain.chain(numbered).collect()
+    }
+}
+
+/// A Lambda function.
+#[derive(Debug)]
+pub struct Function {
+    /// Name, `name:alias`, or ARN.
+    pub name: String,
+    /// Milliseconds; read anew now and then while tasks run.
+    timeout_ms: AtomicU64,
+    /// Whether it is in trouble.
+    pub trouble: Episode,
+}
+
+impl Function {
+    /// A function that runs `timeout` at most.
+    pub fn new(name: impl Into<String>, timeout: Duration) -> Self {
+        let function = Function {
+            name: name.into(),
+            timeout_ms: AtomicU64::new(0),
+            trouble: Episode::default(),
+        };
+        function.set_timeout(timeout);
+        function
+    }
+
+    /// The longest it may run.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets the longest it may run, for claims from now on.
+    pub fn set_timeout(&self, timeout: Duration) {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.timeout_ms.store(millis, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_one_partition_until_it_has_shards_and_keeps_that_one_then() {
+        assert_eq!(Queue::shards("q", 1), ["q"]);
+        assert_eq!(Queue::shards("q", 3), ["q", "q#0", "q#1", "q#2"]);
+    }
+}

@@ -1,0 +1,350 @@
+//! The life of a task, from candidate to settled, in one function: [`Worker::run`].
+//!
+//! Dropping its future anywhere is a crash, which the lease already covers.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+use crate::claim::{Claim, Lease, Rev, Standing, Terms};
+use crate::clock::Clock;
+use crate::episode::Episode;
+use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
+use crate::queue::Queue;
+use crate::retry::{Backoff, Ended, Settlement, decide, max_attempts};
+use crate::shutdown::Shutdown;
+use crate::store::{Claimed, Fault, Store, StoreError, Write};
+use crate::task::TaskId;
+
+/// Between two tries of a call to a table that is away.
+pub(crate) const STORE_BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(200), max: Duration::from_secs(5) };
+
+/// Between two starts of a task that Lambda throttles or cannot start at the moment.
+const START_BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(200), max: Duration::from_secs(5) };
+
+/// One running burstd: what the lives of all its tasks share.
+#[derive(Debug)]
+pub struct Worker<S, I> {
+    /// A name no other process ever had.
+    pub name: String,
+    /// The table.
+    pub store: S,
+    /// What runs the functions.
+    pub invoker: I,
+    /// The time of day.
+    pub clock: Clock,
+    /// The wish to stop.
+    pub shutdown: Shutdown,
+    /// Whether the table is in trouble.
+    pub store_trouble: Episode,
+}
+
+/// What came of a candidate.
+#[derive(Debug)]
+pub enum Report {
+    /// burstd was stopping before it was claimed.
+    Withdrawn,
+    /// It was somebody else's, finished, or gone.
+    Lost(Standing),
+    /// It could not be read as a task, and says so now.
+    Invalid(String),
+    /// The table takes no write to this item.
+    Rejected(Fault),
+    /// It was claimed.
+    Attempted(Box<Attempted>),
+}
+
+/// A claim and what became of it.
+#[derive(Debug)]
+pub struct Attempted {
+    /// The claim.
+    pub claim: Claim,
+    /// The outcome's word.
+    pub outcome: &'static str,
+    /// Why the function did not run, when it did not.
+    pub not_run: Option<Reason>,
+    /// How long the claim took.
+    pub claim_took: Duration,
+    /// How long the invocation took.
+    pub invoke_took: Duration,
+    /// How long the settling write took.
+    pub write_took: Duration,
+    /// What was to be written.
+    pub settlement: Settlement,
+    /// Whether it was.
+    pub write: Result<Write, Fault>,
+}
+
+impl<S: Store, I: Invoker> Worker<S, I> {
+    /// A task's life: claim it, run its function, decide what follows, write that down.
+    pub async fn run(&self, queue: &Queue, id: TaskId, mut rng: StdRng) -> Report {
+        if self.shutdown.is_draining() {
+            return Report::Withdrawn;
+        }
+        let began = Instant::now();
+        let mut claim = match self.claim(queue, &id, &mut rng).await {
+            Ok(claim) => claim,
+            Err(report) => return report,
+        };
+        let claim_took = began.elapsed();
+
+        let (outcome, invoke_took) = self.start(queue, &mut claim, &mut rng).await;
+
+        let word = outcome.label();
+        let not_run = match &outcome {
+            Outcome::NotRun(refusal) => Some(refusal.reason.clone()),
+            _ => None,
+        };
+        let ended = Ended { at: self.clock.now(), took: invoke_took };
+        let settlement = decide(&claim, outcome, ended, &queue.policy, &mut rng);
+
+        let began = Instant::now();
+        let (settlement, write) = self.settle(&claim, settlement, &mut rng).await;
+        let write_took = began.elapsed();
+
+        Report::Attempted(Box::new(Attempted {
+            claim,
+            outcome: word,
+            not_run,
+            claim_took,
+            invoke_took,
+            write_took,
+            settlement,
+            write,
+        }))
+    }
+
+    /// Takes the task. A table that is away is asked again with the same token until it
+    /// answers, because a claim whose reply was lost may stand.
+    async fn claim(&self, queue: &Queue, id: &TaskId, rng: &mut StdRng) -> Result<Claim, Report> {
+        let now = self.clock.now();
+        let run = queue.function.timeout();
+        let lease = Lease::begin(now, Instant::now(), run, queue.lease_margin);
+        let terms = Terms {
+            rev: Rev::random(rng),
+            worker: self.name.clone(),
+            now,
+            lease_until: lease.until,
+        };
+        let mut tries = 0;
+        loop {
+            match self.store.claim(id, &terms).await {
+                Ok(Claimed::Won(task)) => {
+                    self.store_works();
+                    return Ok(Claim { task: *task, rev: terms.rev, lease, started_at: now });
+                }
+                Ok(Claimed::Lost(standing)) => return Err(Report::Lost(standing)),
+                Ok(Claimed::Invalid(reason)) => return Err(Report::Invalid(reason)),
+                Err(StoreError::Rejected(fault)) => return Err(Report::Rejected(fault)),
+                Err(error) => self.store_fails(&error),
+            }
+            tries += 1;
+            sleep(STORE_BACKOFF.after(tries, rng)).await;
+        }
+    }
+
+    /// Runs the function once, as soon as it can be: a start that Lambda refuses for the moment
+    /// is tried again under the same claim, without a write while the lease lasts.
+    async fn start(
+        &self,
+        queue: &Queue,
+        claim: &mut Claim,
+        rng: &mut StdRng,
+    ) -> (Outcome, Duration) {
+        let mut refusals = 0;
+        loop {
+            if let Some(refusal) = self.objection(queue, claim) {
+                return (Outcome::NotRun(refusal), Duration::ZERO);
+            }
+            if !claim.lease.covers_a_run(Instant::now()) && !self.extend(claim, rng).await {
+                return (Outcome::NotRun(withdrawn("the lease is lost")), Duration::ZERO);
+            }
+            let began = Instant::now();
+            let invocation = Invocation {
+                function: &queue.function.name,
+                queue: &queue.name,
+                claim,
+                worker: &self.name,
+                deadline: claim.lease.deadline(began),
+            };
+            let outcome = self.invoker.invoke(invocation).await;
+            let Outcome::NotRun(refusal) = &outcome else {
+                function_works(queue);
+                return (outcome, began.elapsed());
+            };
+            refusals += 1;
+            let wait = START_BACKOFF.after(refusals, rng);
+            function_refuses(queue, refusal);
+            let wait = match refusal.reason {
+                Reason::Throttled { retry_after } => wait.max(retry_after.unwrap_or_default()),
+                Reason::Unavailable => wait,
+                _ => return (outcome, began.elapsed()),
+            };
+            tokio::select! {
+                biased;
+                () = self.shutdown.draining() => {}
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Why the function must not be started, if it must not.
+    fn objection(&self, queue: &Queue, claim: &Claim) -> Option<Refusal> {
+        let most = max_attempts(claim, &queue.policy);
+        if claim.task.attempt > most {
+            let message = format!(
+                "all {most} attempts were made; the last one's worker died, or its outcome was \
+                 never known"
+            );
+            let failure = Failure::new("Burstd.AttemptsExhausted", message);
+            return Some(Refusal::new(Reason::Exhausted, failure));
+        }
+        if let Some(deadline) = claim.task.deadline.filter(|at| *at <= self.clock.now()) {
+            let message = format!("the deadline {deadline} passed before the task could start");
+            let failure = Failure::new("Burstd.DeadlinePassed", message);
+            return Some(Refusal::new(Reason::Expired, failure));
+        }
+        self.shutdown.is_draining().then(|| withdrawn("burstd is stopping"))
+    }
+
+    /// Makes the lease cover a run again. False when the claim is no longer ours, or when it
+    /// cannot be known before burstd must stop.
+    async fn extend(&self, claim: &mut Claim, rng: &mut StdRng) -> bool {
+        let now = self.clock.now();
+        let lease = claim.lease.renewed(now, Instant::now());
+        let terms = Terms {
+            rev: Rev::random(rng),
+            worker: self.name.clone(),
+            now,
+            lease_until: lease.until,
+        };
+        let mut tries = 0;
+        loop {
+            match self.store.extend(claim.id(), &claim.rev, &terms).await {
+                Ok(Write::Applied) => {
+                    self.store_works();
+                    claim.rev = terms.rev;
+                    claim.lease = lease;
+                    return claim.lease.covers_a_run(Instant::now());
+                }
+                Ok(Write::Lost(_)) => return false,
+                Err(error) => self.store_fails(&error),
+            }
+            tries += 1;
+            sleep(STORE_BACKOFF.after(tries, rng)).await;
+        }
+    }
+
+    /// Writes what follows until it is written or refused. A result outlives a table that is
+    /// away for longer than the lease: if nobody took the task meanwhile, it still counts.
+    async fn settle(
+        &self,
+        claim: &Claim,
+        mut settlement: Settlement,
+        rng: &mut StdRng,
+    ) -> (Settlement, Result<Write, Fault>) {
+        let mut tries = 0;
+        loop {
+            match self.store.settle(claim.id(), &claim.rev, &settlement).await {
+                Ok(write) => {
+                    self.store_works();
+                    return (settlement, Ok(write));
+                }
+                Err(StoreError::Rejected(fault)) => match settlement.shrink() {
+                    Some(omitted) => warn!(
+                        event = "task.shortened",
+                        task_id = %claim.id(),
+                        queue_error = %fault.code,
+                        omitted,
+                        "the item has no room for all of it"
+                    ),
+                    None => return (settlement, Err(fault)),
+                },
+                Err(error) => {
+                    self.store_fails(&error);
+                    tries += 1;
+                    sleep(STORE_BACKOFF.after(tries, rng)).await;
+                }
+            }
+        }
+    }
+
+    /// Notes that the table answered.
+    pub(crate) fn store_works(&self) {
+        if let Some(over) = self.store_trouble.success() {
+            let (episode_s, faults) = (over.lasted.as_secs_f64(), over.faults);
+            info!(event = "store.recovered", episode_s, faults, "the table answers again");
+        }
+    }
+
+    /// Notes that the table did not; the first time in an episode it is said.
+    pub(crate) fn store_fails(&self, error: &StoreError) {
+        if !self.store_trouble.fault() {
+            return;
+        }
+        let Fault { operation, code, message } = error.fault();
+        match error {
+            StoreError::Refused(_) => error!(
+                event = "store.refused",
+                operation,
+                code,
+                error = message,
+                "DynamoDB refuses; burstd goes on trying"
+            ),
+            StoreError::Unavailable(_) | StoreError::Rejected(_) => warn!(
+                event = "store.unavailable",
+                operation,
+                code,
+                error = message,
+                "DynamoDB is away; burstd waits for it"
+            ),
+        }
+    }
+}
+
+fn withdrawn(message: &str) -> Refusal {
+    Refusal::new(Reason::Withdrawn, Failure::new("Burstd.Withdrawn", message))
+}
+
+fn function_works(queue: &Queue) {
+    if let Some(over) = queue.function.trouble.success() {
+        info!(
+            event = "lambda.recovered",
+            queue = queue.name,
+            function = queue.function.name,
+            episode_s = over.lasted.as_secs_f64(),
+            refusals = over.faults,
+            "the function runs again"
+        );
+    }
+}
+
+/// Notes that a function was not started; the first time in an episode it is said. What is
+/// wrong with one task alone is not the function's trouble.
+fn function_refuses(queue: &Queue, refusal: &Refusal) {
+    let troubled =
+        matches!(refusal.reason, Reason::Throttled { .. } | Reason::Unavailable | Reason::Broken);
+    if !troubled || !queue.function.trouble.fault() {
+        return;
+    }
+    let Failure { error_type: code, message: error, .. } = &refusal.failure;
+    let (function, queue) = (&queue.function.name, &queue.name);
+    match refusal.reason {
+        Reason::Throttled { .. } => info!(
+            event = "task.throttled",
+            queue, function, code, error, "Lambda throttles; tasks wait, no attempt is spent"
+        ),
+        Reason::Broken => error!(
+            event = "lambda.broken",
+            queue, function, code, error, "the function runs no task; its queue pauses and probes"
+        ),
+        _ => warn!(
+            event = "lambda.unavailable",
+            queue, function, code, error, "Lambda cannot start it; tasks wait, no attempt is spent"
+        ),
+    }
+}
