@@ -98,6 +98,11 @@ impl Daemon {
         self.dispatcher.counts()
     }
 
+    /// The table it works on.
+    pub fn store(&self) -> &DynamoStore {
+        &self.worker.store
+    }
+
     /// Works until told to stop, then drains.
     pub async fn run(self) -> Counts {
         systemd::ready("polling");
@@ -109,9 +114,10 @@ impl Daemon {
         };
         tokio::select! {
             biased;
+            // First, because a dispatcher with nothing in flight ends as soon as it is told to.
+            () = say_stopping => unreachable!("it never ends"),
             counts = self.dispatcher.run() => counts,
             () = keep_timeouts(&self.auto, &self.worker.invoker) => unreachable!("it never ends"),
-            () = say_stopping => unreachable!("it never ends"),
         }
     }
 }
@@ -128,13 +134,15 @@ pub fn place(aws: &AwsConfig) -> Place {
     }
 }
 
-/// A name that no other process ever had: this host, this boot of it, this start.
+/// A name that no other process ever had: this host, this boot of it, this start. In a sandbox
+/// that hides the boot, the start alone, which is random, must do.
 pub fn worker_name() -> String {
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let boot: String = boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
-    let start = make_rng::<StdRng>().random::<u32>();
-    format!("{host}-{boot}-{start:08x}")
+    let start = format!("{:08x}", make_rng::<StdRng>().random::<u32>());
+    let parts = [host, boot, start].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-")
 }
 
 /// Opens the table, waiting while AWS or the table is not ready. It is said once.

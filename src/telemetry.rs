@@ -4,6 +4,7 @@ mod line;
 
 use std::io::{IsTerminal as _, stderr, stdout};
 
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
@@ -53,9 +54,12 @@ pub fn start(
         Format::Auto if !is_terminal => Lines::json(worker),
         Format::Auto | Format::Text => Lines::text(),
     };
-    // What libraries say below a warning is for their authors, and may hold payloads.
+    // What libraries say below a warning is for their authors, and may hold payloads. The
+    // embedded DynamoDB warns of each refused condition, which is nothing unusual.
     let ours = filter_fn(|metadata| {
-        metadata.target().starts_with("burstd") || *metadata.level() <= tracing::Level::WARN
+        let (target, level) = (metadata.target(), *metadata.level());
+        let is_quiet = level <= Level::WARN && !target.starts_with("dynoxide");
+        target.starts_with("burstd") || is_quiet
     });
     let layer = tracing_subscriber::fmt::layer()
         .event_format(lines)
@@ -98,7 +102,6 @@ fn level(word: &str) -> Option<LevelFilter> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracing::Level;
 
     #[test]
     fn a_level_is_for_all_and_a_target_has_its_own() {

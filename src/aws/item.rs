@@ -90,7 +90,7 @@ fn read_key_value(value: &AttributeValue) -> Option<KeyValue> {
 pub(super) fn read_task(id: &TaskId, item: &Item) -> Result<Task, String> {
     Ok(Task {
         id: id.clone(),
-        attempt: whole(item, name::ATTEMPT)?.unwrap_or(0),
+        attempt: attempt(item)?,
         due: seconds(item, name::DUE)?.unwrap_or_default(),
         payload: payload(item)?,
         max_attempts: max_attempts(item)?,
@@ -142,6 +142,13 @@ pub(super) fn error(failure: &Failure) -> AttributeValue {
         error.insert("log".to_owned(), string(log));
     }
     AttributeValue::M(error)
+}
+
+/// What the item's `error` says.
+pub(super) fn error_message(item: &Item) -> String {
+    let error = item.get(name::ERROR).and_then(|error| error.as_m().ok());
+    let message = error.and_then(|error| error.get("message")?.as_s().ok());
+    message.cloned().unwrap_or_default()
 }
 
 /// The item's `history`.
@@ -198,6 +205,14 @@ fn read_attempt(entry: &AttributeValue) -> Option<Attempt> {
         started_at: seconds(entry, "started_at").ok()?,
         took: whole(entry, "ms").ok()?.map(|millis| Duration::from_millis(millis.into())),
     })
+}
+
+/// The claim has counted this attempt, so there is one.
+fn attempt(item: &Item) -> Result<u32, String> {
+    match whole(item, name::ATTEMPT)? {
+        Some(attempt @ 1..) => Ok(attempt),
+        _ => Err("attempt was negative; it must be a whole number from 0 on".to_owned()),
+    }
 }
 
 fn max_attempts(item: &Item) -> Result<Option<u32>, String> {

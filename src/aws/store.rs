@@ -19,7 +19,7 @@ use crate::claim::{Rev, Standing, Terms};
 use crate::invoker::{Failure, TaskResult};
 use crate::retry::{Settlement, Verdict};
 use crate::store::{
-    Candidate, Claimed, Consumed, Cursor, DueQuery, Page, Store, StoreError, Write,
+    Candidate, Claimed, Consumed, Cursor, DueQuery, Fault, Page, Store, StoreError, Write,
 };
 use crate::task::{Status, TaskId, Timestamp};
 
@@ -227,6 +227,12 @@ impl Store for DynamoStore {
             .value(":n", string("N"))
             .value(":pending", string(Status::Pending.as_str()));
         let found = match self.update(id, update, ReturnValue::AllNew).await? {
+            // A claim that is sent again recognises itself, and shows the item then.
+            Updated::Yes(item) if item.is_empty() => {
+                let message = "the reply to a claim does not show the item".to_owned();
+                let code = "Burstd.EmptyReply".to_owned();
+                return Err(StoreError::Unavailable(Fault { operation: UPDATE, code, message }));
+            }
             Updated::Yes(item) => return self.won(id, item, terms).await,
             Updated::No(None) => return Ok(Claimed::Lost(Standing::default())),
             Updated::No(Some(found)) => found,
@@ -234,14 +240,14 @@ impl Store for DynamoStore {
         if has_rev(&found, terms.rev.as_str()) {
             return self.won(id, found, terms).await;
         }
+        if has_rev(&found, &rev_of_invalidation(terms)) {
+            return Ok(Claimed::Invalid(item::error_message(&found)));
+        }
         let is_due = item::seconds(&found, name::DUE).ok().flatten();
         let is_due = is_due.is_some_and(|due| due <= terms.now);
-        match item::unclaimable(&found) {
-            Some(reason) if is_due => self.invalidate(id, &found, terms, reason).await,
-            Some(reason) if has_rev(&found, &rev_of_invalidation(terms)) => {
-                Ok(Claimed::Invalid(reason))
-            }
-            _ => Ok(Claimed::Lost(item::standing(&found))),
+        match item::unclaimable(&found).filter(|_| is_due) {
+            Some(reason) => self.invalidate(id, &found, terms, reason).await,
+            None => Ok(Claimed::Lost(item::standing(&found))),
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, stderr};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::sync::watch;
@@ -32,13 +32,13 @@ const SPARE_DESCRIPTORS: u64 = 400;
 #[derive(Args)]
 pub(super) struct Demo {
     /// How many tasks to run
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 500, value_parser = value_parser!(u64).range(1..=1_000_000))]
     tasks: u64,
     /// How long each takes
     #[arg(long, default_value = "2s", value_parser = duration)]
     duration: Duration,
     /// How many may be in flight at once; all of them when absent
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=100_000))]
     max_in_flight: Option<u32>,
     /// Share of the tasks whose first attempt fails, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
@@ -267,10 +267,8 @@ impl Demo {
         println!("peak in flight                  {peak_in_flight:>8}");
         println!("time to peak                    {:>7.2}s", time_to_peak.as_secs_f64());
         println!("first insert to last settled    {:>7.2}s", elapsed.as_secs_f64());
-        println!(
-            "  by the function's {:<13} {ratio:>7.2}x",
-            humantime::format_duration(self.duration).to_string()
-        );
+        let duration = humantime::format_duration(self.duration).to_string();
+        println!("  by the function's {duration:<13} {ratio:>7.2}x");
         println!("items read back from the table  {verdict}");
     }
 }

@@ -97,17 +97,27 @@ impl Dev {
         for (name, does) in BUILT_IN {
             println!("  {name:<6} {does}");
         }
-        println!(
-            "\nInsert a task and read it back, in another terminal:\n\
-             \n  export AWS_ENDPOINT_URL_DYNAMODB={dynamodb} AWS_REGION=us-east-1\
-             \n  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local\
-             \n  aws dynamodb put-item --table-name tasks --item \\\
-             \n    '{{\"id\":{{\"S\":\"hello-1\"}},\"queue\":{{\"S\":\"echo\"}},\
-                   \"due\":{{\"N\":\"0\"}},\"payload\":{{\"S\":\"{{\\\"a\\\":1}}\"}}}}'\
-             \n  aws dynamodb get-item --table-name tasks --key '{{\"id\":{{\"S\":\"hello-1\"}}}}'\n\
-             \nCtrl-C stops.\n"
-        );
+        println!("{}", usage(dynamodb));
     }
+}
+
+/// Lines to copy. The AWS CLI's first version and boto3 read AWS_DEFAULT_REGION, everything else
+/// AWS_REGION.
+fn usage(dynamodb: &str) -> String {
+    format!(
+        r#"
+Insert a task and read it back, in another terminal:
+
+  export AWS_ENDPOINT_URL_DYNAMODB={dynamodb}
+  export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
+  export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+  aws dynamodb put-item --table-name tasks --item '{{"id": {{"S": "hello-1"}},
+    "queue": {{"S": "echo"}}, "due": {{"N": "0"}}, "payload": {{"S": "{{\"a\": 1}}"}}}}'
+  aws dynamodb get-item --table-name tasks --key '{{"id": {{"S": "hello-1"}}}}'
+
+Ctrl-C stops.
+"#
+    )
 }
 
 fn local_address(port: u16) -> SocketAddr {

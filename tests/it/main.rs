@@ -1,1 +1,12 @@
-//! t
+//! burstd as its users meet it: the promises, tried over real HTTP and on the real program.
+
+#![expect(unreachable_pub, reason = "nobody depends on a test")]
+
+mod cli;
+mod life;
+mod process;
+mod store;
+mod support;
+mod tidy;
+mod trouble;
+mod wire;

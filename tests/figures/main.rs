@@ -1,0 +1,182 @@
+//! The daemon's figures, measured on the real program as a process of its own: what it costs when
+//! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use burstd::aws::{Clients, NewTask, Producer};
+use burstd::clock::Clock;
+use burstd::local::dynamodb::EmbeddedDynamoDb;
+use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
+use burstd::local::place;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::sleep;
+
+const IDLE: Duration = Duration::from_secs(20);
+const NEW_TASKS: usize = 200;
+const BURST: u64 = 500;
+
+/// When each task's function began, by task id.
+type Starts = Arc<Mutex<Vec<(String, Instant)>>>;
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    let starts = Starts::default();
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let dynamodb = EmbeddedDynamoDb::start(anywhere, None)?;
+    let lambda = EmbeddedLambda::start(anywhere, functions(&starts))?;
+    let clients = Clients::new(&place(&dynamodb.url(), &lambda.url())).await;
+    let table = clients.map_err(io::Error::other)?.table("tasks");
+    table.create().await.map_err(io::Error::other)?;
+    let producer = table.producer().await.map_err(io::Error::other)?;
+    let daemon = Daemon::start(&dynamodb.url(), &lambda.url())?;
+    sleep(Duration::from_secs(2)).await;
+
+    let (before, began) = (daemon.cpu()?, Instant::now());
+    sleep(IDLE).await;
+    let share = (daemon.cpu()? - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("idle, polling with the default pace     {:>8.2} % of one core", share * 100.0);
+    println!("resident when idle                      {:>8.1} MB", daemon.resident_mb()?);
+
+    let mut waits = start_one_by_one(&producer, &starts).await?;
+    waits.sort();
+    let percentile = |percent: usize| waits[waits.len() * percent / 100].as_secs_f64() * 1e3;
+    println!("insert to start, median of {NEW_TASKS}          {:>8.0} ms", percentile(50));
+    println!("insert to start, 99th percentile        {:>8.0} ms", percentile(99));
+
+    let cpu_before = daemon.cpu()?;
+    let began = Instant::now();
+    insert_burst(&producer).await?;
+    while lambda.running().now < BURST {
+        sleep(Duration::from_millis(10)).await;
+    }
+    println!(
+        "burst of {BURST}: all in flight after        {:>8.2} s",
+        began.elapsed().as_secs_f64()
+    );
+    println!("resident at {BURST} in flight               {:>8.1} MB", daemon.resident_mb()?);
+    while lambda.running().now > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let per_task = (daemon.cpu()? - cpu_before).as_secs_f64() / BURST as f64;
+    println!("CPU of the daemon for each task         {:>8.0} µs", per_task * 1e6);
+    println!("resident at most                        {:>8.1} MB", daemon.peak_mb()?);
+    Ok(())
+}
+
+/// The tasks of the burst take three seconds, the others no time.
+fn functions(starts: &Starts) -> Functions {
+    let starts = starts.clone();
+    let function = LocalFunction::new(Duration::from_secs(10), move |call: Call| {
+        let task = call.context.map(|context| context.task_id).unwrap_or_default();
+        let takes = Duration::from_secs(if task.starts_with("burst") { 3 } else { 0 });
+        starts.lock().expect("nothing panics with it").push((task, Instant::now()));
+        async move {
+            sleep(takes).await;
+            Answer::Returned(b"{}".to_vec())
+        }
+    });
+    Functions::from([("work".to_owned(), function)])
+}
+
+/// Inserts tasks at random moments, and measures from the insert's reply to the function's start.
+async fn start_one_by_one(producer: &Producer, starts: &Starts) -> io::Result<Vec<Duration>> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut inserted = Vec::new();
+    for number in 0..NEW_TASKS {
+        sleep(Duration::from_millis(rng.random_range(50..600))).await;
+        let id = format!("one {number}");
+        producer.put(&task(&id)).await.map_err(io::Error::other)?;
+        inserted.push((id, Instant::now()));
+    }
+    sleep(Duration::from_secs(1)).await;
+    let starts = starts.lock().expect("nothing panics with it").clone();
+    let wait = |(id, at): &(String, Instant)| {
+        let (_, began) = starts.iter().find(|(task, _)| task == id)?;
+        Some(began.saturating_duration_since(*at))
+    };
+    let waits: Vec<_> = inserted.iter().filter_map(wait).collect();
+    assert_eq!(waits.len(), NEW_TASKS, "every task started");
+    Ok(waits)
+}
+
+async fn insert_burst(producer: &Producer) -> io::Result<()> {
+    let tasks: Vec<_> = (0..BURST).map(|number| task(&format!("burst {number}"))).collect();
+    for batch in tasks.chunks(25) {
+        let rejected = producer.put_all(batch).await.map_err(io::Error::other)?;
+        assert!(rejected.is_empty(), "{rejected:?}");
+    }
+    Ok(())
+}
+
+fn task(id: &str) -> NewTask {
+    let due = Clock::system().now();
+    NewTask { id: Some(id.to_owned()), queue: "work".to_owned(), due, ..NewTask::default() }
+}
+
+/// The program, at work.
+struct Daemon {
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(dynamodb: &str, lambda: &str) -> io::Result<Self> {
+        let directory = tempfile::TempDir::new()?;
+        let config = directory.path().join("burstd.toml");
+        let aws = format!(
+            "[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{dynamodb}\"\n\
+             lambda_endpoint_url = \"{lambda}\"\n"
+        );
+        let queue = "table = \"tasks\"\n[queues.work]\nfunction = \"work\"\n";
+        fs::write(&config, format!("{queue}{aws}"))?;
+        let child = Command::new(env!("CARGO_BIN_EXE_burstd"))
+            .args(["run", "--config"])
+            .arg(&config)
+            .envs([("AWS_ACCESS_KEY_ID", "bench"), ("AWS_SECRET_ACCESS_KEY", "bench")])
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Daemon { child, _directory: directory })
+    }
+
+    /// CPU time used so far: the first figure of each thread's schedstat, in nanoseconds.
+    fn cpu(&self) -> io::Result<Duration> {
+        let mut total = Duration::ZERO;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+            total += Duration::from_nanos(nanos.unwrap_or_default());
+        }
+        Ok(total)
+    }
+
+    fn resident_mb(&self) -> io::Result<f64> {
+        self.memory_mb("VmRSS:")
+    }
+
+    fn peak_mb(&self) -> io::Result<f64> {
+        self.memory_mb("VmHWM:")
+    }
+
+    fn memory_mb(&self, field: &str) -> io::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+        let kilobytes =
+            line.split_whitespace().nth(1).and_then(|number| number.parse::<f64>().ok());
+        kilobytes.map(|kilobytes| kilobytes / 1024.0).ok_or_else(|| io::Error::other("no figure"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

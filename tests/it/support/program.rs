@@ -1,0 +1,144 @@
+//! The real program, as a process.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::eventually;
+use super::world::World;
+
+/// burstd with a configuration of its own.
+pub struct Program {
+    directory: TempDir,
+}
+
+impl Program {
+    /// The program, with this configuration.
+    pub fn with(config: &str) -> Self {
+        let program = Program { directory: TempDir::new().expect("a directory") };
+        std::fs::write(program.config(), config).expect("the file is written");
+        program
+    }
+
+    /// The same, working in `world`.
+    pub fn in_world(world: &World, config: &str) -> Self {
+        let aws = format!(
+            "[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{}\"\n\
+             lambda_endpoint_url = \"{}\"\n",
+            world.dynamodb.url(),
+            world.lambda.url()
+        );
+        Program::with(&format!("{config}\n{aws}"))
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("burstd.toml")
+    }
+
+    /// A file beside the configuration.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, content).expect("the file is written");
+        path
+    }
+
+    /// Runs a command that takes `--config` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = command(arguments);
+        command.arg("--config").arg(self.config());
+        command.output().expect("the program runs")
+    }
+
+    /// Starts the daemon.
+    pub fn start(&self) -> Process {
+        let mut command = command(&["run", "--config"]);
+        command.arg(self.config());
+        Process::start(command)
+    }
+}
+
+/// The program with an environment of its own.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burstd"));
+    command.args(arguments).env_clear().envs([
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("HOME", "/nonexistent"),
+    ]);
+    command
+}
+
+/// A program that runs. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let output = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let seen = lines.clone();
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                seen.lock().expect("nobody panics with it").push(line);
+            }
+        });
+        Process { child, lines }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("it has an id"), signal).expect("it can be signalled");
+    }
+
+    /// What it has printed so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("nobody panics with it").clone()
+    }
+
+    /// The first line it printed that has this in it.
+    pub async fn line_with(&self, part: &str) -> String {
+        eventually(&format!("a line with {part:?}"), async || {
+            let lines = self.lines();
+            lines.iter().find(|line| line.contains(part)).cloned().ok_or(lines)
+        })
+        .await
+    }
+
+    /// How it ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        eventually("the program ends", async || {
+            self.child.try_wait().expect("it is ours").ok_or("it runs")
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// What a command printed as an error, and its exit code.
+pub fn failure(output: &Output) -> (i32, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().expect("it was not killed"), said)
+}
+
+/// What a command printed; it must have succeeded.
+pub fn success(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

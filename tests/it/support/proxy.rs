@@ -1,0 +1,113 @@
+//! A proxy before the embedded DynamoDB that loses requests and replies, and answers as older
+//! emulators do.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is passed on, and so is the reply.
+    Pass,
+    /// It takes effect, and the reply is lost.
+    LoseReply,
+    /// It is answered with this error, and has no effect.
+    Refuse(u16, &'static str),
+    /// The reply to a failed condition does not show the item.
+    HideItem,
+}
+
+/// Decides what becomes of a request, by operation (such as `UpdateItem`) and body.
+type Plan = Box<dyn FnMut(&str, &str) -> Fate + Send>;
+
+pub struct Proxy {
+    pub url: String,
+    plan: Arc<Mutex<Plan>>,
+    _serving: JoinSet<()>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    upstream: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Proxy {
+    /// A proxy before `upstream`.
+    pub async fn start(
+        upstream: &str,
+        plan: impl FnMut(&str, &str) -> Fate + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let plan: Arc<Mutex<Plan>> = Arc::new(Mutex::new(Box::new(plan)));
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let shared = Shared { upstream: upstream.to_owned(), client, plan: plan.clone() };
+        let router = Router::new().fallback(forward).with_state(shared);
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            axum::serve(listener, router).await.expect("it serves until it is dropped");
+        });
+        Proxy { url, plan, _serving: serving }
+    }
+
+    /// From now on another plan.
+    pub fn plan(&self, plan: impl FnMut(&str, &str) -> Fate + Send + 'static) {
+        *self.plan.lock().expect("no plan panics") = Box::new(plan);
+    }
+}
+
+async fn forward(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Bytes,
+) -> Response<Body> {
+    let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let operation = target.and_then(|target| target.split('.').next_back()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let fate = shared.plan.lock().expect("no plan panics")(operation, &text);
+    if let Fate::Refuse(status, code) = fate {
+        return error(status, &format!("{{\"__type\":\"com.amazonaws.dynamodb#{code}\"}}"));
+    }
+    let mut request = Request::post(format!("{}{}", shared.upstream, uri.path()));
+    for (name, value) in &headers {
+        if name != "host" {
+            request = request.header(name, value);
+        }
+    }
+    let request = request.body(Full::new(body)).expect("it was a request before");
+    let (parts, body) = shared.client.request(request).await.expect("it answers").into_parts();
+    let body = body.collect().await.expect("its answer arrives").to_bytes();
+    match fate {
+        Fate::LoseReply => broken(),
+        Fate::HideItem if String::from_utf8_lossy(&body).contains("ConditionalCheckFailed") => {
+            let code = "ConditionalCheckFailedException";
+            error(400, &format!("{{\"__type\":\"com.amazonaws.dynamodb#{code}\"}}"))
+        }
+        _ => Response::from_parts(parts, Body::from(body)),
+    }
+}
+
+fn error(status: u16, body: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_owned()));
+    *response.status_mut() = StatusCode::from_u16(status).expect("it is a status");
+    response
+}
+
+/// Ends the connection's task, and the connection with it, without a word.
+fn broken() -> Response<Body> {
+    std::panic::resume_unwind(Box::new("the reply is lost"))
+}

@@ -1,0 +1,246 @@
+//! A table, a Lambda endpoint, and a daemon between them, all in this process, over real HTTP.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use burstd::aws::{Clients, DynamoStore, Place, Table};
+use burstd::config::Config;
+use burstd::counts::Counts;
+use burstd::daemon::{self, Daemon};
+use burstd::local::dynamodb::EmbeddedDynamoDb;
+use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions};
+use burstd::local::place;
+use burstd::shutdown::Shutdown;
+use burstd::store::{Consumed, Store as _};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::calls::Calls;
+use super::eventually;
+
+pub type Item = HashMap<String, AttributeValue>;
+
+/// A function of the tests stops at this, and leases end a second later.
+pub const FUNCTION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The endpoints, and clients for them.
+pub struct World {
+    pub dynamodb: EmbeddedDynamoDb,
+    pub lambda: EmbeddedLambda,
+    pub client: aws_sdk_dynamodb::Client,
+    pub calls: Calls,
+}
+
+impl World {
+    /// A world whose function `work` does `code`.
+    pub async fn with<F, R>(code: F) -> World
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Answer> + Send + 'static,
+    {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let dynamodb = EmbeddedDynamoDb::start(anywhere, None).expect("a free port");
+        let calls = Calls::default();
+        let functions =
+            Functions::from([("work".to_owned(), calls.function(FUNCTION_TIMEOUT, code))]);
+        let lambda = EmbeddedLambda::start(anywhere, functions).expect("a free port");
+        let client = client(&dynamodb.url());
+        let world = World { dynamodb, lambda, client, calls };
+        world.table().await.create().await.expect("the table can be made");
+        world
+    }
+
+    /// A world whose function returns its event.
+    pub async fn echoing() -> World {
+        World::with(async |call: Call| Answer::Returned(call.payload)).await
+    }
+
+    pub fn place(&self) -> Place {
+        place(&self.dynamodb.url(), &self.lambda.url())
+    }
+
+    pub async fn table(&self) -> Table {
+        Clients::new(&self.place()).await.expect("a region").table("tasks")
+    }
+
+    /// A task of the queue `work`, due at once.
+    pub fn task(&self, id: &str) -> NewItem<'_> {
+        let item = Item::from([
+            ("id".to_owned(), s(id)),
+            ("queue".to_owned(), s("work")),
+            ("due".to_owned(), n("0")),
+        ]);
+        NewItem { world: self, item }
+    }
+
+    pub async fn put(&self, item: Item) {
+        let put = self.client.put_item().table_name("tasks").set_item(Some(item)).send();
+        put.await.expect("the item is put");
+    }
+
+    /// The item of a task; nothing when there is none.
+    pub async fn item(&self, id: &str) -> Option<Item> {
+        let get = self.client.get_item().table_name("tasks").key("id", s(id));
+        get.consistent_read(true).send().await.expect("the item is read").item
+    }
+
+    pub async fn status(&self, id: &str) -> String {
+        text(&self.item(id).await.unwrap_or_default(), "status")
+    }
+
+    /// The task's item, once it has this status.
+    pub async fn until(&self, id: &str, status: &str) -> Item {
+        eventually(&format!("{id} is {status}"), async || {
+            let item = self.item(id).await.unwrap_or_default();
+            if text(&item, "status") == status { Ok(item) } else { Err(item) }
+        })
+        .await
+    }
+
+    /// All items, once `count` of them have this status.
+    pub async fn until_all(&self, count: usize, status: &str) {
+        let table = self.table().await;
+        eventually(&format!("{count} tasks are {status}"), async || {
+            let items = table.read_all().await.expect("the table is read");
+            let there = items.iter().filter(|item| item.status.as_deref() == Some(status)).count();
+            if there == count { Ok(()) } else { Err(there) }
+        })
+        .await;
+    }
+
+    /// Starts a daemon in this process.
+    pub async fn daemon(&self, config: &str) -> Running {
+        self.daemon_at(config, &self.place()).await
+    }
+
+    /// The same, with other endpoints.
+    pub async fn daemon_at(&self, config: &str, place: &Place) -> Running {
+        let config = Config::parse(config).expect("the test's configuration is valid");
+        let shutdown = Shutdown::new();
+        let name = daemon::worker_name();
+        let daemon = Daemon::prepare(&config, place, name, shutdown.clone()).await;
+        let daemon = daemon.expect("the table can be used").expect("nobody has stopped it");
+        let (counts, store) = (daemon.counts(), daemon.store().clone());
+        let mut running = JoinSet::new();
+        running.spawn(daemon.run());
+        Running { shutdown, counts, store, running }
+    }
+}
+
+/// A daemon that runs in this process. Dropping it is a crash.
+pub struct Running {
+    pub shutdown: Shutdown,
+    pub counts: watch::Receiver<Counts>,
+    store: DynamoStore,
+    running: JoinSet<Counts>,
+}
+
+impl Running {
+    /// Waits until the counts are like this.
+    pub async fn until(&mut self, what: &str, is_so: impl FnMut(&Counts) -> bool) -> Counts {
+        let waiting = self.counts.wait_for(is_so);
+        let counts = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        *counts.unwrap_or_else(|_| panic!("never: {what}")).expect("the daemon runs")
+    }
+
+    /// What its calls to the table have cost.
+    pub fn consumed(&self) -> Consumed {
+        self.store.consumed()
+    }
+
+    /// Drains it.
+    pub async fn stop(mut self) -> Counts {
+        self.shutdown.drain("the test is over");
+        self.running.join_next().await.expect("it runs").expect("it does not panic")
+    }
+}
+
+/// An item before it is put.
+pub struct NewItem<'a> {
+    world: &'a World,
+    item: Item,
+}
+
+impl NewItem<'_> {
+    #[must_use]
+    pub fn with(mut self, attribute: &str, value: AttributeValue) -> Self {
+        self.item.insert(attribute.to_owned(), value);
+        self
+    }
+
+    pub async fn put(self) {
+        self.world.put(self.item).await;
+    }
+}
+
+/// One queue, quick leases and quick retries.
+pub fn config() -> String {
+    config_with("")
+}
+
+/// The same, with more keys for the queue.
+pub fn config_with(keys: &str) -> String {
+    format!(
+        "table = \"tasks\"\nmax_in_flight = 1000\n[shutdown]\ndrain = \"20s\"\n\
+         [queues.work]\nfunction = \"work\"\nlease_margin = \"1s\"\n\
+         backoff = {{ base = \"20ms\", max = \"100ms\" }}\n{keys}\n"
+    )
+}
+
+pub fn client(url: &str) -> aws_sdk_dynamodb::Client {
+    let credentials =
+        aws_sdk_dynamodb::config::Credentials::new("test", "test", None, None, "tests");
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version_latest()
+        .endpoint_url(url)
+        .region(aws_sdk_dynamodb::config::Region::new("us-east-1"))
+        .credentials_provider(credentials)
+        .build();
+    aws_sdk_dynamodb::Client::from_conf(config)
+}
+
+pub fn s(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+pub fn n(number: impl std::fmt::Display) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+/// An attribute's text or digits; empty when it is not there.
+pub fn text(item: &Item, attribute: &str) -> String {
+    match item.get(attribute) {
+        Some(AttributeValue::S(text) | AttributeValue::N(text)) => text.clone(),
+        _ => String::new(),
+    }
+}
+
+/// A text in the item's `error`.
+pub fn error(item: &Item, part: &str) -> String {
+    match item.get("error") {
+        Some(AttributeValue::M(error)) => text(error, part),
+        _ => String::new(),
+    }
+}
+
+/// The outcomes in the item's `history`, oldest first.
+pub fn outcomes(item: &Item) -> Vec<String> {
+    let Some(AttributeValue::L(history)) = item.get("history") else { return Vec::new() };
+    history
+        .iter()
+        .map(|attempt| match attempt {
+            AttributeValue::M(attempt) => {
+                format!("{} {}", text(attempt, "attempt"), text(attempt, "outcome"))
+            }
+            other => panic!("history has {other:?}"),
+        })
+        .collect()
+}
+
+/// Epoch seconds from now.
+pub fn seconds_from_now(seconds: i64) -> AttributeValue {
+    let now = burstd::clock::Clock::system().now().as_millis() / 1000;
+    n(i64::try_from(now).expect("it is not the far future") + seconds)
+}

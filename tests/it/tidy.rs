@@ -1,0 +1,145 @@
+//! Rules of this code that a machine can check.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below these folders, with its text.
+fn files(folders: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for folder in folders {
+        collect(&root().join(folder), &mut found);
+    }
+    assert!(found.len() > 5, "the files are there");
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(root()).expect("it is below").display().to_string();
+            found.push((name, fs::read_to_string(&path).expect("it can be read")));
+        }
+    }
+}
+
+/// Fails with every file and line that breaks a rule.
+fn forbid(folders: &[&str], rule: &str, breaks: impl Fn(&str, &str) -> bool) {
+    let mut broken = Vec::new();
+    for (name, text) in files(folders) {
+        for (number, line) in text.lines().enumerate() {
+            if breaks(&name, line) {
+                broken.push(format!("{name}:{}: {line}", number + 1));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_sdk_is_named_by_its_adapters_alone() {
+    forbid(&["src"], "only src/aws names the SDK", |name, line| {
+        !name.starts_with("src/aws/")
+            && ["aws_sdk", "aws_smithy", "aws_config", "aws_credential"]
+                .iter()
+                .any(|sdk| line.contains(sdk))
+    });
+}
+
+#[test]
+fn imports_point_one_way() {
+    let engine = ["src/dispatcher", "src/worker.rs"];
+    let words = ["src/task.rs", "src/claim.rs", "src/queue.rs", "src/retry.rs", "src/counts.rs"];
+    let is_in = |name: &str, rooms: &[&str]| rooms.iter().any(|room| name.starts_with(room));
+    forbid(&["src"], "the engine knows neither AWS nor the configuration", |name, line| {
+        is_in(name, &engine) && (line.contains("crate::aws") || line.contains("crate::config"))
+    });
+    forbid(&["src"], "the adapters know neither engine nor configuration", |name, line| {
+        name.starts_with("src/aws/")
+            && ["crate::dispatcher", "crate::worker", "crate::config", "crate::daemon"]
+                .iter()
+                .any(|room| line.contains(room))
+    });
+    forbid(
+        &["src"],
+        "the words know nothing but one another and what they speak of",
+        |name, line| {
+            is_in(name, &words)
+                && [
+                    "crate::aws",
+                    "crate::config",
+                    "crate::daemon",
+                    "crate::dispatcher",
+                    "crate::worker",
+                ]
+                .iter()
+                .any(|room| line.contains(room))
+        },
+    );
+}
+
+#[test]
+fn every_select_tries_its_branches_in_order() {
+    for (name, text) in files(&["src"]) {
+        let lines: Vec<_> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if line.contains("select! {") {
+                let next = lines.get(number + 1).map(|line| line.trim());
+                assert_eq!(next, Some("biased;"), "{name}:{}", number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn files_and_lines_are_short_and_each_file_says_what_it_is() {
+    for (name, text) in files(&["src", "tests"]) {
+        let code = text.split("#[cfg(test)]").next().expect("there is a first part");
+        let count = code.lines().count();
+        let limit = if name.starts_with("tests/") { 600 } else { 400 };
+        assert!(count <= limit, "{name} has {count} lines: split it by meaning");
+        assert!(text.starts_with("//!"), "{name} does not begin with what it is");
+        let long = text.lines().position(|line| line.chars().count() > 100);
+        assert_eq!(long, None, "{name} has a line of more than 100 characters");
+    }
+}
+
+#[test]
+fn every_event_of_the_log_is_documented() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("it can be read");
+    let mut events = Vec::new();
+    for (_, text) in files(&["src"]) {
+        let code = text.split("#[cfg(test)]").next().expect("there is a first part");
+        for part in code.split(['\n', ',', '(']).map(str::trim) {
+            let literal = part.strip_prefix("event = \"").or(part.strip_prefix('"'));
+            let Some((event, _)) = literal.and_then(|rest| rest.split_once('"')) else { continue };
+            let is_event = event.split_once('.').is_some_and(|(area, name)| {
+                let areas = [
+                    "daemon", "task", "claim", "store", "lambda", "function", "stats", "systemd",
+                    "dev",
+                ];
+                areas.contains(&area) && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            });
+            if is_event {
+                events.push(event.to_owned());
+            }
+        }
+    }
+    assert!(events.len() > 20, "they are found: {events:?}");
+    let missing: Vec<_> =
+        events.iter().filter(|event| !readme.contains(&format!("`{event}`"))).collect();
+    assert!(missing.is_empty(), "README.md does not name {missing:?}");
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    forbid(&["src", "tests"], "finish it", |name, line| {
+        name != "tests/it/tidy.rs" && (line.contains("TODO") || line.contains("FIXME"))
+    });
+}

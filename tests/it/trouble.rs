@@ -1,0 +1,139 @@
+//! DynamoDB in trouble under a working daemon.
+
+use std::time::Duration;
+
+use burstd::local::lambda::{Answer, Call};
+use burstd::local::place;
+
+use crate::support::eventually;
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::world::{World, config, n, outcomes, s, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_every_third_reply_lost_each_task_still_runs_once() {
+    let world = World::echoing().await;
+    let mut updates = 0;
+    let proxy = Proxy::start(&world.dynamodb.url(), move |operation, _| {
+        updates += u32::from(operation == "UpdateItem");
+        if operation == "UpdateItem" && updates % 3 == 0 { Fate::LoseReply } else { Fate::Pass }
+    })
+    .await;
+    for number in 0..100 {
+        world.task(&number.to_string()).put().await;
+    }
+    let daemon = world.daemon_at(&config(), &place(&proxy.url, &world.lambda.url())).await;
+    world.until_all(100, "SUCCEEDED").await;
+    let counts = daemon.stop().await;
+    assert_eq!((counts.succeeded, counts.refused, counts.lost), (100, 0, 0));
+    assert_eq!(world.calls.count(), 100);
+    for item in world.table().await.read_all().await.expect("the table is read") {
+        assert_eq!(item.attempt, 1, "{item:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_away_is_waited_for_and_results_are_kept() {
+    let world = World::with(async |call: Call| {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Answer::Returned(call.payload)
+    })
+    .await;
+    for fault in ["InternalServerError", "ThrottlingException", "ExpiredTokenException"] {
+        let proxy = Proxy::start(&world.dynamodb.url(), |_, _| Fate::Pass).await;
+        let daemon = world.daemon_at(&config(), &place(&proxy.url, &world.lambda.url())).await;
+        let id = format!("during {fault}");
+        world.task(&id).put().await;
+        eventually("it runs", async || {
+            if world.calls.of(&id).is_empty() { Err("it waits") } else { Ok(()) }
+        })
+        .await;
+        proxy.plan(move |_, _| Fate::Refuse(500, fault));
+        eventually("the function has ended", async || {
+            match world.calls.of(&id).first().and_then(|run| run.ended) {
+                Some(_) => Ok(()),
+                None => Err("it runs"),
+            }
+        })
+        .await;
+        assert_eq!(world.status(&id).await, "RUNNING", "nobody could write");
+        proxy.plan(|_, _| Fate::Pass);
+        let item = world.until(&id, "SUCCEEDED").await;
+        assert_eq!(outcomes(&item), ["1 succeeded"], "{fault}: the result was kept");
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_index_costs_one_refused_write_and_not_one_per_poll() {
+    let world = World::echoing().await;
+    let later = burstd::clock::Clock::system().now() + Duration::from_secs(3600);
+    // What the index lists and nobody can claim: an index that lags shows the same.
+    for number in 0..10 {
+        world
+            .task(&format!("leased {number}"))
+            .with("status", s("RUNNING"))
+            .with("lease_until", n(later))
+            .put()
+            .await;
+        world.task(&format!("finished {number}")).with("status", s("SUCCEEDED")).put().await;
+    }
+    let mut daemon = world.daemon(&config()).await;
+    daemon.until("each was tried", |counts| counts.lost >= 20).await;
+    // Tasks that come and go keep the polls going.
+    for number in 0..20 {
+        world.task(&format!("good {number}")).put().await;
+        world.until(&format!("good {number}"), "SUCCEEDED").await;
+    }
+    let counts = daemon.stop().await;
+    assert_eq!((counts.lost, counts.succeeded), (20, 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_share_a_table_and_nothing_runs_twice() {
+    let world = World::with(async |call: Call| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Answer::Returned(call.payload)
+    })
+    .await;
+    for number in 0..200 {
+        world.task(&number.to_string()).put().await;
+    }
+    let small = config().replace("max_in_flight = 1000", "max_in_flight = 10");
+    let (one, other) = (world.daemon(&small).await, world.daemon(&small).await);
+    world.until_all(200, "SUCCEEDED").await;
+    let (one, other) = (one.stop().await, other.stop().await);
+    assert_eq!(one.succeeded + other.succeeded, 200);
+    assert!(one.succeeded > 0 && other.succeeded > 0, "{one:?} {other:?}");
+    assert_eq!(world.calls.count(), 200);
+    world.calls.assert_no_overlap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_daemon_s_tasks_are_taken_over_when_their_leases_end() {
+    let world = World::with(async |call: Call| {
+        let attempt = call.context.as_ref().map_or(1, |context| context.attempt);
+        if attempt == 1 {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
+        Answer::Returned(call.payload)
+    })
+    .await;
+    for number in 0..30 {
+        world.task(&number.to_string()).put().await;
+    }
+    let doomed = world.daemon(&config()).await;
+    eventually("all run", async || match world.lambda.running().now {
+        30 => Ok(()),
+        running => Err(running),
+    })
+    .await;
+    drop(doomed);
+    let heir = world.daemon(&config()).await;
+    world.until_all(30, "SUCCEEDED").await;
+    let counts = heir.stop().await;
+    assert_eq!((counts.rescued, counts.succeeded), (30, 30));
+    world.calls.assert_no_overlap();
+    let item = world.item("0").await.expect("it is there");
+    assert_eq!(outcomes(&item), ["1 abandoned", "2 succeeded"]);
+    assert_eq!(text(&item, "attempt"), "2");
+}

@@ -1,0 +1,230 @@
+//! Every error of Lambda's Invoke, as it comes over the wire, and what burstd makes of it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use burstd::aws::{Clients, LambdaInvoker};
+use burstd::claim::{Claim, Lease, Rev};
+use burstd::invoker::{Invocation, Invoker as _, Outcome, Reason};
+use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
+use burstd::local::place;
+use burstd::task::{Payload, Task, TaskId, Timestamp};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+async fn invoker(lambda_url: &str) -> LambdaInvoker {
+    let clients = Clients::new(&place("http://127.0.0.1:1", lambda_url)).await;
+    clients.expect("a region").invoker()
+}
+
+/// What becomes of an invocation of `function` with this event.
+async fn invoke(invoker: &LambdaInvoker, function: &str, event: &str) -> Outcome {
+    let second = Duration::from_secs(1);
+    let task = Task {
+        id: TaskId::named("a"),
+        attempt: 1,
+        due: Timestamp::default(),
+        payload: Payload(event.to_owned()),
+        max_attempts: None,
+        deadline: None,
+        trace: None,
+        history: Vec::new(),
+    };
+    let claim = Claim {
+        task,
+        rev: Rev::from("rev".to_owned()),
+        lease: Lease::begin(Timestamp::default(), Instant::now(), second, second),
+        started_at: Timestamp::default(),
+    };
+    let deadline = Instant::now() + 2 * second;
+    let invocation =
+        Invocation { function, queue: "work", claim: &claim, worker: "worker", deadline };
+    invoker.invoke(invocation).await
+}
+
+/// A function that answers as its event says: `{"status": …, "code": …, "body": …}`.
+fn refusing() -> EmbeddedLambda {
+    let function = LocalFunction::new(Duration::from_secs(5), async |call: Call| {
+        let event: BTreeMap<String, Value> = serde_json::from_slice(&call.payload).expect("ours");
+        let code = event["code"].as_str().expect("it is a string").to_owned();
+        Answer::Refused {
+            status: event["status"].as_u64().and_then(|it| u16::try_from(it).ok()).expect("ours"),
+            code: code.leak(),
+            body: event["body"].clone(),
+        }
+    });
+    let functions = Functions::from([("refuse".to_owned(), function)]);
+    EmbeddedLambda::start(anywhere(), functions).expect("a free port")
+}
+
+fn anywhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::NotRun(refusal) => match refusal.reason {
+            Reason::Throttled { .. } => "throttled",
+            Reason::Unavailable => "unavailable",
+            Reason::Broken => "broken",
+            Reason::Impossible => "impossible",
+            _ => "of our own making",
+        },
+        other => other.label(),
+    }
+}
+
+#[tokio::test]
+async fn every_error_code_leads_to_its_outcome_whatever_the_http_status() {
+    let lambda = refusing();
+    let invoker = invoker(&lambda.url()).await;
+    // The status is the one that Lambda sends with it.
+    for (status, code, expected) in [
+        (429, "TooManyRequestsException", "throttled"),
+        (502, "EC2ThrottledException", "throttled"),
+        (402, "ServiceQuotaExceededException", "throttled"),
+        (400, "ThrottlingException", "throttled"),
+        (503, "RequestLimitExceeded", "throttled"),
+        (502, "ResourceNotReadyException", "unavailable"),
+        (409, "ResourceConflictException", "unavailable"),
+        (502, "ENINotReadyException", "unavailable"),
+        (502, "ENILimitReachedException", "unavailable"),
+        (502, "EC2UnexpectedException", "unavailable"),
+        (502, "SubnetIPAddressLimitReachedException", "unavailable"),
+        (408, "EFSMountConnectivityException", "unavailable"),
+        (408, "EFSMountTimeoutException", "unavailable"),
+        (410, "EFSIOException", "unavailable"),
+        (408, "S3FilesMountConnectivityException", "unavailable"),
+        (408, "S3FilesMountTimeoutException", "unavailable"),
+        (409, "SnapStartNotReadyException", "unavailable"),
+        (408, "SnapStartTimeoutException", "unavailable"),
+        (400, "SnapStartRegenerationFailureException", "unavailable"),
+        (400, "CodeArtifactUserPendingException", "unavailable"),
+        (400, "ExpiredTokenException", "unavailable"),
+        (403, "UnrecognizedClientException", "unavailable"),
+        (403, "InvalidSignatureException", "unavailable"),
+        (404, "ResourceNotFoundException", "broken"),
+        (403, "AccessDeniedException", "broken"),
+        (502, "KMSAccessDeniedException", "broken"),
+        (502, "KMSDisabledException", "broken"),
+        (502, "KMSInvalidStateException", "broken"),
+        (502, "KMSNotFoundException", "broken"),
+        (403, "EFSMountFailureException", "broken"),
+        (403, "S3FilesMountFailureException", "broken"),
+        (502, "EC2AccessDeniedException", "broken"),
+        (502, "InvalidRuntimeException", "broken"),
+        (502, "InvalidSecurityGroupIDException", "broken"),
+        (502, "InvalidSubnetIDException", "broken"),
+        (502, "InvalidZipFileException", "broken"),
+        (400, "CodeArtifactUserDeletedException", "broken"),
+        (400, "CodeArtifactUserFailedException", "broken"),
+        (400, "NoPublishedVersionException", "broken"),
+        (400, "ModeNotSupportedException", "broken"),
+        (400, "InvalidRequestContentException", "impossible"),
+        (400, "InvalidParameterValueException", "impossible"),
+        (413, "RequestTooLargeException", "impossible"),
+        (413, "SerializedRequestEntityTooLargeException", "impossible"),
+        (415, "UnsupportedMediaTypeException", "impossible"),
+        (400, "RecursiveInvocationException", "impossible"),
+        (409, "DurableExecutionAlreadyStartedException", "impossible"),
+        (400, "SnapStartException", "failed"),
+        (500, "ServiceException", "unknown"),
+        (418, "ACodeOfTheFuture", "unknown"),
+    ] {
+        let body = json!({ "Message": "so it is", "message": "so it is" });
+        let event = json!({ "status": status, "code": code, "body": body }).to_string();
+        let outcome = invoke(&invoker, "refuse", &event).await;
+        assert_eq!(word(&outcome), expected, "{code}");
+        assert!(outcome.request_id().is_some(), "{code}: the key into Lambda's logs");
+    }
+}
+
+#[tokio::test]
+async fn lambda_s_wish_to_wait_is_kept() {
+    let lambda = refusing();
+    let body = json!({ "Reason": "CallerRateLimitExceeded", "retryAfterSeconds": "7" });
+    let event = json!({ "status": 429, "code": "TooManyRequestsException", "body": body });
+    let outcome = invoke(&invoker(&lambda.url()).await, "refuse", &event.to_string()).await;
+    let Outcome::NotRun(refusal) = outcome else { panic!("{outcome:?}") };
+    let retry_after = Some(Duration::from_secs(7));
+    assert_eq!(refusal.reason, Reason::Throttled { retry_after });
+}
+
+#[tokio::test]
+async fn where_nobody_listens_nothing_ran() {
+    let listener = TcpListener::bind(anywhere()).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    drop(listener);
+    let outcome = invoke(&invoker(&url).await, "any", "{}").await;
+    assert_eq!(word(&outcome), "unavailable", "{outcome:?}");
+    let Outcome::NotRun(refusal) = outcome else { panic!("it did not run") };
+    assert_eq!(refusal.failure.error_type, "Burstd.NotConnected");
+}
+
+#[tokio::test]
+async fn where_no_name_resolves_nothing_ran() {
+    let outcome = invoke(&invoker("http://burstd.invalid:80").await, "any", "{}").await;
+    assert_eq!(word(&outcome), "unavailable", "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_after_the_request_leaves_it_unknown() {
+    let function = LocalFunction::new(Duration::from_secs(5), async |_| Answer::Disconnected);
+    let functions = Functions::from([("break".to_owned(), function)]);
+    let lambda = EmbeddedLambda::start(anywhere(), functions).expect("a free port");
+    let outcome = invoke(&invoker(&lambda.url()).await, "break", "{}").await;
+    assert_eq!(word(&outcome), "unknown", "{outcome:?}");
+}
+
+#[tokio::test]
+async fn no_answer_before_the_deadline_leaves_it_unknown() {
+    let listener = TcpListener::bind(anywhere()).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let outcome = invoke(&invoker(&url).await, "any", "{}").await;
+    let Outcome::Unknown(failure) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.error_type, "Burstd.NoAnswer");
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_the_custom_form_is_kept_as_it_is() {
+    for (body, error_type, message) in [
+        ("not json", "Unhandled", "not json"),
+        ("{}", "Unhandled", ""),
+        ("[1]", "Unhandled", "[1]"),
+        ("{\"errorType\": 5}", "Unhandled", "{\"errorType\": 5}"),
+        ("{\"errorMessage\": \"m\"}", "Unhandled", "m"),
+        ("{\"errorType\": \"T\", \"errorMessage\": \"m\", \"stackTrace\": []}", "T", "m"),
+    ] {
+        let url = function_error_endpoint(body).await;
+        let outcome = invoke(&invoker(&url).await, "any", "{}").await;
+        let Outcome::Failed(failure) = outcome else { panic!("{body}: {outcome:?}") };
+        assert_eq!((failure.error_type.as_str(), failure.message.as_str()), (error_type, message));
+    }
+}
+
+#[tokio::test]
+async fn a_function_s_words_are_cut_between_two_characters() {
+    let body = json!({ "errorType": "é".repeat(1000), "errorMessage": "é".repeat(100_000) });
+    let url = function_error_endpoint(&body.to_string()).await;
+    let outcome = invoke(&invoker(&url).await, "any", "{}").await;
+    let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+    assert!(failure.error_type.len() < 300 && failure.message.len() < 2100);
+}
+
+/// An endpoint on which every function fails with this body.
+async fn function_error_endpoint(body: &str) -> String {
+    let listener = tokio::net::TcpListener::bind(anywhere()).await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let body = body.to_owned();
+    let router = axum::Router::new().fallback(async move || {
+        let mut response = axum::http::Response::new(axum::body::Body::from(body));
+        let unhandled = axum::http::HeaderValue::from_static("Unhandled");
+        response.headers_mut().insert("x-amz-function-error", unhandled);
+        response
+    });
+    // It ends with the test's runtime.
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for it")]
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
