@@ -47,6 +47,7 @@ impl Exit {
         Exit::new(NO_INPUT, message)
     }
 
+    #[cfg(feature = "local")]
     pub(super) fn unavailable(message: impl Display) -> Self {
         Exit::new(UNAVAILABLE, message)
     }
