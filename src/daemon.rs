@@ -203,7 +203,8 @@ async fn timeouts<'a>(config: &'a Config, invoker: &LambdaInvoker) -> BTreeMap<&
                     code = refusal.failure.error_type,
                     error = refusal.failure.message,
                     assumed_s = LONGEST_TIMEOUT.as_secs(),
-                    "allow lambda:GetFunctionConfiguration, or set the queue's timeout"
+                    "the function's timeout cannot be read; leases are as long as can be until \
+                     it is, or until the queue has a timeout of its own"
                 );
                 LONGEST_TIMEOUT
             }

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 
 /// Whether something is in trouble, and since when.
 #[derive(Debug, Default)]
@@ -12,6 +13,7 @@ pub struct Episode {
     /// Mirrors `trouble.is_some()`, so that the good case takes no lock.
     open: AtomicBool,
     trouble: Mutex<Option<Trouble>>,
+    ended: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,14 +55,19 @@ impl Episode {
         }
         let mut trouble = self.trouble.lock().expect("nothing panics while holding this lock");
         self.open.store(false, Ordering::Release);
+        self.ended.notify_waiters();
         trouble
             .take()
             .map(|trouble| Over { lasted: trouble.since.elapsed(), faults: trouble.faults })
     }
 
-    /// Whether an episode is going on.
-    pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+    /// Waits for `wait`, or until the episode is over.
+    pub async fn wait(&self, wait: Duration) {
+        tokio::select! {
+            biased;
+            () = self.ended.notified() => {}
+            () = sleep(wait) => {}
+        }
     }
 }
 
@@ -77,5 +84,20 @@ mod tests {
         assert_eq!(episode.success().map(|over| over.faults), Some(2));
         assert!(episode.success().is_none());
         assert!(episode.fault());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_goes_on_as_soon_as_the_trouble_is_over() {
+        let episode = Episode::default();
+        let hour = Duration::from_secs(3600);
+        let began = Instant::now();
+        episode.fault();
+        tokio::join!(episode.wait(hour), async {
+            sleep(Duration::from_secs(1)).await;
+            episode.success();
+        });
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+        episode.fault();
+        episode.wait(hour).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(3601));
     }
 }

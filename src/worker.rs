@@ -143,7 +143,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 Err(error) => self.store_fails(&error),
             }
             tries += 1;
-            sleep(STORE_BACKOFF.after(tries, rng)).await;
+            self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
         }
     }
 
@@ -235,7 +235,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 Err(error) => self.store_fails(&error),
             }
             tries += 1;
-            sleep(STORE_BACKOFF.after(tries, rng)).await;
+            self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
         }
     }
 
@@ -267,7 +267,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 Err(error) => {
                     self.store_fails(&error);
                     tries += 1;
-                    sleep(STORE_BACKOFF.after(tries, rng)).await;
+                    self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
                 }
             }
         }

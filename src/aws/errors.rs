@@ -215,8 +215,17 @@ where
         SdkError::DispatchFailure(_) if was_not_sent(error) => "Burstd.NotConnected",
         _ => "Burstd.ConnectionLost",
     };
-    let message: Vec<_> = chain(error).map(ToString::to_string).collect();
-    (code.to_owned(), message.join(": "))
+    let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
+    // Some causes are told on several lines.
+    let causes: Vec<_> = causes.iter().flat_map(|cause| cause.lines()).map(str::trim).collect();
+    let advice = match code {
+        "Burstd.Credentials" => {
+            "no AWS credentials that work (set AWS_PROFILE or AWS_ACCESS_KEY_ID, or give this \
+             machine a role): "
+        }
+        _ => "",
+    };
+    (code.to_owned(), format!("{advice}{}", causes.join(": ")))
 }
 
 /// The error, what caused it, what caused that, ...

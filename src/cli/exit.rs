@@ -32,6 +32,7 @@ const CONFIG: u8 = 78;
 pub(super) struct Exit {
     code: u8,
     message: String,
+    is_said: bool,
 }
 
 impl Exit {
@@ -70,7 +71,7 @@ impl Exit {
     }
 
     fn new(code: u8, message: impl Display) -> Self {
-        Exit { code, message: message.to_string() }
+        Exit { code, message: message.to_string(), is_said: false }
     }
 
     /// What is said.
@@ -78,9 +79,16 @@ impl Exit {
         &self.message
     }
 
-    /// Says why on standard error.
+    /// The same end, when the log has said why.
+    pub(super) fn said(self) -> Self {
+        Exit { is_said: true, ..self }
+    }
+
+    /// Says why on standard error, if nobody has.
     pub(super) fn report(self) -> ExitCode {
-        eprintln!("burstd: {}", self.message);
+        if !self.is_said {
+            eprintln!("burstd: {}", self.message);
+        }
         ExitCode::from(self.code)
     }
 }

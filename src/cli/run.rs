@@ -32,11 +32,10 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Exit> {
         max_in_flight = config.limits.max_in_flight,
         "burstd starts"
     );
-    let outcome = block_on(serve(config, name, shutdown));
-    if let Err(exit) = &outcome {
-        error!(event = "daemon.failed", error = %exit.message(), "burstd cannot start");
-    }
-    outcome
+    block_on(serve(config, name, shutdown)).map_err(|exit| {
+        error!(event = "daemon.failed", error = exit.message(), "burstd cannot start");
+        exit.said()
+    })
 }
 
 async fn serve(config: Config, name: String, shutdown: Shutdown) -> Result<(), Exit> {

@@ -150,7 +150,7 @@ impl fmt::Display for Plain<'_> {
         if !self.0.is_empty() && self.0.chars().all(plain) {
             f.write_str(self.0)
         } else {
-            write!(f, "\"{}\"", Escaped(self.0))
+            write!(f, "\"{}\"", Escaped(&self.0.replace('"', "\\\"")))
         }
     }
 }

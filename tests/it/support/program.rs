@@ -130,10 +130,11 @@ impl Drop for Process {
     }
 }
 
-/// What a command printed as an error, and its exit code.
+/// A command's exit code, and what it said: as an error, or in its log.
 pub fn failure(output: &Output) -> (i32, String) {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code().expect("it was not killed"), said)
+    let said = [&output.stderr[..], &output.stdout[..]].concat();
+    let code = output.status.code().expect("it was not killed");
+    (code, String::from_utf8_lossy(&said).replace("\\\"", "\""))
 }
 
 /// What a command printed; it must have succeeded.
