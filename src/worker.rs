@@ -16,7 +16,7 @@ use crate::queue::Queue;
 use crate::retry::{Backoff, Ended, Settlement, decide, max_attempts};
 use crate::shutdown::Shutdown;
 use crate::store::{Claimed, Fault, Store, StoreError, Write};
-use crate::task::TaskId;
+use crate::task::{TaskId, Timestamp};
 
 /// Between two tries of a call to a table that is away.
 pub(crate) const STORE_BACKOFF: Backoff =
@@ -124,12 +124,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         let now = self.clock.now();
         let run = queue.function.timeout();
         let lease = Lease::begin(now, Instant::now(), run, queue.lease_margin);
-        let terms = Terms {
-            rev: Rev::random(rng),
-            worker: self.name.clone(),
-            now,
-            lease_until: lease.until,
-        };
+        let terms = self.terms(now, &lease, rng);
         let mut tries = 0;
         loop {
             match self.store.claim(id, &terms).await {
@@ -145,6 +140,11 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             tries += 1;
             self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
         }
+    }
+
+    fn terms(&self, now: Timestamp, lease: &Lease, rng: &mut StdRng) -> Terms {
+        let (rev, worker) = (Rev::random(rng), self.name.clone());
+        Terms { rev, worker, now, lease_until: lease.until }
     }
 
     /// Runs the function once, as soon as it can be: a start that Lambda refuses for the moment
@@ -216,12 +216,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
     async fn extend(&self, claim: &mut Claim, rng: &mut StdRng) -> bool {
         let now = self.clock.now();
         let lease = claim.lease.renewed(now, Instant::now());
-        let terms = Terms {
-            rev: Rev::random(rng),
-            worker: self.name.clone(),
-            now,
-            lease_until: lease.until,
-        };
+        let terms = self.terms(now, &lease, rng);
         let mut tries = 0;
         loop {
             match self.store.extend(claim.id(), &claim.rev, &terms).await {
@@ -258,7 +253,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                     Some(omitted) => warn!(
                         event = "task.shortened",
                         task_id = %claim.id(),
-                        queue_error = %fault.code,
+                        code = fault.code,
                         omitted,
                         "the item has no room for all of it"
                     ),

@@ -9,14 +9,17 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::LogType;
 use aws_smithy_types::base64;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use super::errors::{configuration_refusal, invoke_outcome};
-use crate::invoker::{Failure, Invocation, Invoker, Outcome, Refusal, Success, TaskResult};
+use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal, Success, TaskResult};
 
 /// Lambda takes no longer ClientContext, counted as base64
 /// (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html).
 const CONTEXT_LIMIT_BYTES: usize = 3583;
+
+/// How long Lambda may take to tell a function's configuration.
+const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// No more of a function's own words is kept on the item.
 const MESSAGE_LIMIT_BYTES: usize = 2048;
@@ -65,7 +68,11 @@ impl Invoker for LambdaInvoker {
 
     async fn timeout(&self, function: &str) -> Result<Duration, Refusal> {
         let request = self.client.get_function_configuration().function_name(function);
-        let output = request.send().await.map_err(|error| configuration_refusal(&error))?;
+        let answer = timeout(CONFIGURATION_TIMEOUT, request.send()).await.map_err(|_| {
+            let message = "Lambda does not say how the function is configured";
+            Refusal::new(Reason::Unavailable, Failure::new("Burstd.NoAnswer", message))
+        })?;
+        let output = answer.map_err(|error| configuration_refusal(&error))?;
         // Lambda's own default, should it ever leave the field out.
         let seconds = output.timeout().and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(3);
         Ok(Duration::from_secs(seconds))

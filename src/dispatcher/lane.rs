@@ -14,9 +14,13 @@ use crate::retry::Backoff;
 use crate::store::{Cursor, Page};
 use crate::task::TaskId;
 
-/// A pass over a shard's index that is older than this begins again at the head, where tasks
-/// that have become free meanwhile are.
+/// A pass over a shard's index that has found something and is older than this begins again at
+/// the head, where tasks that have become free meanwhile are.
 const LONGEST_PASS: Duration = Duration::from_secs(5);
+
+/// The wait after a pass grows with its pages, up to this many, so that an index full of running
+/// tasks costs no more to poll than a short one.
+const MOST_PAGES: u32 = 20;
 
 /// Between two probes of a function that runs no task.
 const PROBE_BACKOFF: Backoff =
@@ -101,7 +105,14 @@ pub(super) struct Shard {
 #[derive(Debug)]
 struct Pass {
     began: Instant,
+    pages: u32,
     found: bool,
+}
+
+impl Pass {
+    fn new(now: Instant) -> Self {
+        Pass { began: now, pages: 0, found: false }
+    }
 }
 
 impl Shard {
@@ -112,7 +123,7 @@ impl Shard {
             cursor: None,
             polling: false,
             next_poll: now,
-            pass: Pass { began: now, found: false },
+            pass: Pass::new(now),
             pace,
             interval: pace.min,
             failures: 0,
@@ -127,9 +138,10 @@ impl Shard {
     /// A poll is sent.
     pub(super) fn poll_sent(&mut self, now: Instant) {
         self.polling = true;
-        if self.cursor.is_none() || now > self.pass.began + LONGEST_PASS {
+        let is_old = self.pass.found && now > self.pass.began + LONGEST_PASS;
+        if self.cursor.is_none() || is_old {
             self.cursor = None;
-            self.pass = Pass { began: now, found: false };
+            self.pass = Pass::new(now);
         }
     }
 
@@ -143,6 +155,7 @@ impl Shard {
     ) {
         self.polling = false;
         self.failures = 0;
+        self.pass.pages = self.pass.pages.saturating_add(1);
         self.pass.found |= !ready.is_empty();
         self.ready.extend(ready);
         self.cursor = page.next;
@@ -155,7 +168,8 @@ impl Shard {
             false => (self.interval * 2).min(self.pace.max),
         };
         // Many workers must not ask in step.
-        self.next_poll = now + self.interval.mul_f64(rng.random_range(0.8..1.0));
+        let wait = self.interval * self.pass.pages.min(MOST_PAGES);
+        self.next_poll = now + wait.mul_f64(rng.random_range(0.8..1.0));
     }
 
     /// The table did not answer.

@@ -46,7 +46,6 @@ macro_rules! attempt_line {
 }
 
 fn settled(queue: &Queue, attempted: &Attempted) {
-    let error_type = attempted.settlement.verdict.failure().map(|failure| &failure.error_type);
     match &attempted.settlement.verdict {
         Verdict::Succeed(result) => {
             if let TaskResult::Omitted { bytes, why } = result {
@@ -66,38 +65,40 @@ fn settled(queue: &Queue, attempted: &Attempted) {
                 "task succeeded"
             );
         }
-        Verdict::Retry { due, .. } => attempt_line!(
-            warn,
-            "task.attempt_failed",
-            queue,
-            attempted,
-            error_type,
-            max_attempts = max_attempts(&attempted.claim, &queue.policy),
-            retry_in_ms = millis(due.since(attempted.settlement.finished_at)),
-            "attempt failed; it is tried again"
-        ),
-        Verdict::Hold(_) => attempt_line!(
-            warn,
-            "task.attempt_failed",
-            queue,
-            attempted,
-            error_type,
-            max_attempts = max_attempts(&attempted.claim, &queue.policy),
-            retry_in_ms =
-                millis(attempted.claim.lease.until.since(attempted.settlement.finished_at)),
-            "the function may be running; it is tried again when the lease has ended"
-        ),
+        Verdict::Retry { due, .. } => again(queue, attempted, *due, "it is tried again"),
+        Verdict::Hold(_) => {
+            let words = "the function may be running; it is tried again when the lease has ended";
+            again(queue, attempted, attempted.claim.lease.until, words);
+        }
         Verdict::Fail(_) => attempt_line!(
             error,
             "task.failed",
             queue,
             attempted,
-            error_type,
+            error_type = error_type(attempted),
             max_attempts = max_attempts(&attempted.claim, &queue.policy),
             "task failed for good"
         ),
         Verdict::Release => {}
     }
+}
+
+/// An attempt that another will follow.
+fn again(queue: &Queue, attempted: &Attempted, at: Timestamp, words: &str) {
+    attempt_line!(
+        warn,
+        "task.attempt_failed",
+        queue,
+        attempted,
+        error_type = error_type(attempted),
+        max_attempts = max_attempts(&attempted.claim, &queue.policy),
+        retry_in_ms = millis(at.since(attempted.settlement.finished_at)),
+        "attempt failed; {words}"
+    );
+}
+
+fn error_type(attempted: &Attempted) -> Option<&str> {
+    attempted.settlement.verdict.failure().map(|failure| failure.error_type.as_str())
 }
 
 fn released(queue: &Queue, attempted: &Attempted) {

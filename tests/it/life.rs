@@ -3,12 +3,14 @@
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use burstd::local::lambda::{Answer, Call};
+use burstd::store::Store as _;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
+use crate::support::eventually;
 use crate::support::world::{
     FUNCTION_TIMEOUT, Item, World, config, config_with, error, n, outcomes, s, seconds_from_now,
     text,
@@ -384,22 +386,31 @@ async fn a_finished_item_expires_when_a_retention_is_set() {
 
 #[tokio::test]
 async fn no_more_are_in_flight_than_process_and_queue_allow() {
-    let world = World::with(async |call: Call| {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        Answer::Returned(call.payload)
-    })
-    .await;
     for (limits, most) in [("max_in_flight = 7", 7), ("", 11)] {
-        let config = config_with(limits).replace("max_in_flight = 1000", "max_in_flight = 11");
-        let done = world.calls.count();
-        for number in 0..60 {
-            world.task(&format!("{most}-{number}")).put().await;
+        let gate = Arc::new(Semaphore::new(0));
+        let closed = gate.clone();
+        let world = World::with(move |call: Call| {
+            let closed = closed.clone();
+            async move {
+                drop(closed.acquire().await);
+                Answer::Returned(call.payload)
+            }
+        })
+        .await;
+        for number in 0..40 {
+            world.task(&number.to_string()).put().await;
         }
+        let config = config_with(limits).replace("max_in_flight = 1000", "max_in_flight = 11");
         let daemon = world.daemon(&config).await;
-        world.until_all(done + 60, "SUCCEEDED").await;
-        let counts = daemon.stop().await;
-        assert_eq!(counts.succeeded, 60);
-        assert_eq!(world.lambda.running().peak, most, "full use is made of it, too");
+        eventually("full use is made of the limit", async || match world.lambda.running().now {
+            now if now >= most => Ok(()),
+            now => Err(now),
+        })
+        .await;
+        gate.add_permits(1);
+        world.until_all(40, "SUCCEEDED").await;
+        assert_eq!(daemon.stop().await.succeeded, 40);
+        assert_eq!(world.lambda.running().peak, most);
     }
 }
 
@@ -431,8 +442,9 @@ async fn a_task_that_succeeds_at_once_costs_five_write_units() {
         .collect();
     assert!(producer.put_all(&tasks).await.expect("they are put").is_empty());
     world.until_all(25, "SUCCEEDED").await;
-    let spent = daemon.consumed();
+    let store = daemon.store.clone();
     assert_eq!(daemon.stop().await.claimed, 25);
+    let spent = store.consumed();
     assert_eq!(producer.consumed().write_milli, 25 * 2 * 1000, "insert: item and index");
     assert_eq!(spent.write_milli, 25 * 3 * 1000, "claim: item; settle: item and index");
 }

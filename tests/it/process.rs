@@ -6,6 +6,7 @@ use std::time::Duration;
 use burstd::local::lambda::{Answer, Call};
 use rustix::process::Signal;
 
+use crate::support::calls::Execution;
 use crate::support::eventually;
 use crate::support::program::{Process, Program, command, failure};
 use crate::support::world::{World, config, config_with, outcomes, text};
@@ -25,11 +26,11 @@ async fn put_many(world: &World, count: usize) {
     }
 }
 
-async fn until_running(world: &World, count: u64) {
-    eventually(&format!("{count} functions run at once"), async || {
-        match world.lambda.running().now {
-            now if now >= count => Ok(()),
-            now => Err(now),
+async fn until_begun(world: &World, count: u64) {
+    eventually(&format!("{count} functions have begun"), async || {
+        match world.lambda.running().begun {
+            begun if begun >= count => Ok(()),
+            begun => Err(begun),
         }
     })
     .await;
@@ -42,7 +43,7 @@ async fn sigterm_in_a_burst_waits_for_what_runs_and_claims_nothing_more() {
     let program =
         Program::in_world(&world, &config().replace("max_in_flight = 1000", "max_in_flight = 100"));
     let mut daemon = program.start();
-    until_running(&world, 100).await;
+    until_begun(&world, 50).await;
     daemon.signal(Signal::TERM);
     let status = daemon.ended().await;
     assert!(status.success(), "{status}: {:?}", daemon.lines());
@@ -69,7 +70,7 @@ async fn a_second_signal_stops_at_once() {
     put_many(&world, 10).await;
     let program = Program::in_world(&world, &config());
     let mut daemon = program.start();
-    until_running(&world, 10).await;
+    until_begun(&world, 10).await;
     daemon.signal(Signal::INT);
     daemon.line_with("daemon.draining").await;
     daemon.signal(Signal::TERM);
@@ -85,32 +86,51 @@ async fn after_kill_9_in_a_burst_of_200_a_restart_ends_every_task_and_none_ran_t
     put_many(&world, 200).await;
     let program = Program::in_world(&world, &config());
     let mut daemon = program.start();
-    until_running(&world, 200).await;
+    until_begun(&world, 150).await;
     daemon.signal(Signal::KILL);
     daemon.ended().await;
     let restarted = program.start();
     world.until_all(200, "SUCCEEDED").await;
     world.calls.assert_no_overlap();
-    let item = world.item("0").await.expect("it is there");
+    let rescued = restarted.line_with("task.rescued").await;
+    let rescued: serde_json::Value = serde_json::from_str(&rescued).expect("it is JSON");
+    let id = rescued["task_id"].as_str().expect("it is named");
+    let item = world.item(id).await.expect("it is there");
     assert_eq!(outcomes(&item), ["1 abandoned", "2 succeeded"]);
-    restarted.line_with("task.rescued").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_takes_over_a_killed_one_s_tasks_when_their_leases_end() {
     let world = taking(Duration::from_millis(1000)).await;
     let program = Program::in_world(&world, &config());
-    let mut doomed = program.start();
+    let (mut doomed, survivor) = (program.start(), program.start());
+    let worker = async |process: &Process| {
+        let line = process.line_with("daemon.ready").await;
+        let line: serde_json::Value = serde_json::from_str(&line).expect("it is JSON");
+        line["worker"].as_str().expect("it has a name").to_owned()
+    };
+    let (doomed_name, survivor_name) = (worker(&doomed).await, worker(&survivor).await);
     put_many(&world, 50).await;
-    until_running(&world, 50).await;
-    let survivor = program.start();
-    survivor.line_with("daemon.ready").await;
+    let is_doomed = |run: &Execution| {
+        let context = run.call.context.as_ref();
+        run.ended.is_none() && context.is_some_and(|context| context.worker == doomed_name)
+    };
+    eventually("it holds some", async || {
+        match world.calls.all().iter().filter(|run| is_doomed(run)).count() {
+            0..3 => Err(world.calls.count()),
+            _ => Ok(()),
+        }
+    })
+    .await;
     doomed.signal(Signal::KILL);
     doomed.ended().await;
     world.until_all(50, "SUCCEEDED").await;
     world.calls.assert_no_overlap();
-    let worker = text(&world.item("0").await.expect("it is there"), "worker");
-    assert!(survivor.line_with("task.succeeded").await.contains(&worker));
+    let rescued = survivor.line_with("task.rescued").await;
+    let rescued: serde_json::Value = serde_json::from_str(&rescued).expect("it is JSON");
+    let id = rescued["task_id"].as_str().expect("it is named");
+    let item = world.item(id).await.expect("it is there");
+    assert_eq!(text(&item, "worker"), survivor_name);
 }
 
 #[tokio::test(flavor = "multi_thread")]

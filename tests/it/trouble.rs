@@ -1,11 +1,15 @@
 //! DynamoDB in trouble under a working daemon.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use burstd::aws::{Clients, NewTask};
 use burstd::local::lambda::{Answer, Call};
 use burstd::local::place;
 
 use crate::support::eventually;
+use crate::support::program::Program;
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::world::{World, config, n, outcomes, s, text};
 
@@ -29,6 +33,61 @@ async fn with_every_third_reply_lost_each_task_still_runs_once() {
     for item in world.table().await.read_all().await.expect("the table is read") {
         assert_eq!(item.attempt, 1, "{item:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_sends_again_what_dynamodb_throttles_or_leaves_unprocessed() {
+    let world = World::echoing().await;
+    let mut batches = 0;
+    let proxy = Proxy::start(&world.dynamodb.url(), move |operation, _| {
+        batches += u32::from(operation == "BatchWriteItem");
+        match batches {
+            1 | 2 => Fate::LeaveUnprocessed,
+            3 => Fate::Refuse(400, "ProvisionedThroughputExceededException"),
+            4 => Fate::LoseReply,
+            _ => Fate::Pass,
+        }
+    })
+    .await;
+    let clients = Clients::new(&place(&proxy.url, &world.lambda.url())).await.expect("a region");
+    let producer = clients.table("tasks").producer().await.expect("the table is there");
+    let tasks: Vec<_> = (0..25)
+        .map(|number| NewTask { id: Some(number.to_string()), ..NewTask::default() })
+        .map(|task| NewTask { queue: "work".to_owned(), ..task })
+        .collect();
+    assert_eq!(producer.put_all(&tasks).await.expect("they are put"), []);
+    assert_eq!(world.table().await.read_all().await.expect("the table is read").len(), 25);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_episode_is_said_once_when_it_begins_and_once_when_it_is_over() {
+    let world = World::echoing().await;
+    let proxy = Proxy::start(&world.dynamodb.url(), |_, _| Fate::Pass).await;
+    let program = Program::with(&format!(
+        "{}\n[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{}\"\n\
+         lambda_endpoint_url = \"{}\"\n",
+        config(),
+        proxy.url,
+        world.lambda.url()
+    ));
+    let daemon = program.start();
+    daemon.line_with("daemon.ready").await;
+    let refused = Arc::new(AtomicU32::new(0));
+    let count = refused.clone();
+    proxy.plan(move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Fate::Refuse(503, "ServiceUnavailable")
+    });
+    eventually("many calls have failed", async || match refused.load(Ordering::Relaxed) {
+        failed if failed >= 12 => Ok(()),
+        failed => Err(failed),
+    })
+    .await;
+    proxy.plan(|_, _| Fate::Pass);
+    let over = daemon.line_with("store.recovered").await;
+    assert!(over.contains("\"faults\":"), "{over}");
+    let begun = daemon.lines().iter().filter(|line| line.contains("store.unavailable")).count();
+    assert_eq!(begun, 1, "{:?}", daemon.lines());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,8 +134,10 @@ async fn every_error_code_leads_to_its_outcome_whatever_the_http_status() {
     ] {
         let body = json!({ "Message": "so it is", "message": "so it is" });
         let event = json!({ "status": status, "code": code, "body": body }).to_string();
+        let before = lambda.running().begun;
         let outcome = invoke(&invoker, "refuse", &event).await;
         assert_eq!(word(&outcome), expected, "{code}");
+        assert_eq!(lambda.running().begun, before + 1, "{code}: asked once, not again");
         assert!(outcome.request_id().is_some(), "{code}: the key into Lambda's logs");
     }
 }

@@ -26,6 +26,8 @@ pub enum Fate {
     Refuse(u16, &'static str),
     /// The reply to a failed condition does not show the item.
     HideItem,
+    /// A batch is answered as if none of it had been processed.
+    LeaveUnprocessed,
 }
 
 /// Decides what becomes of a request, by operation (such as `UpdateItem`) and body.
@@ -81,6 +83,11 @@ async fn forward(
     let fate = shared.plan.lock().expect("no plan panics")(operation, &text);
     if let Fate::Refuse(status, code) = fate {
         return error(status, &format!("{{\"__type\":\"com.amazonaws.dynamodb#{code}\"}}"));
+    }
+    if fate == Fate::LeaveUnprocessed {
+        let request: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let left = serde_json::json!({ "UnprocessedItems": request["RequestItems"] });
+        return Response::new(Body::from(left.to_string()));
     }
     let mut request = Request::post(format!("{}{}", shared.upstream, uri.path()));
     for (name, value) in &headers {

@@ -13,7 +13,6 @@ use burstd::local::dynamodb::EmbeddedDynamoDb;
 use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions};
 use burstd::local::place;
 use burstd::shutdown::Shutdown;
-use burstd::store::{Consumed, Store as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -133,7 +132,7 @@ impl World {
 pub struct Running {
     pub shutdown: Shutdown,
     pub counts: watch::Receiver<Counts>,
-    store: DynamoStore,
+    pub store: DynamoStore,
     running: JoinSet<Counts>,
 }
 
@@ -143,11 +142,6 @@ impl Running {
         let waiting = self.counts.wait_for(is_so);
         let counts = tokio::time::timeout(Duration::from_secs(60), waiting).await;
         *counts.unwrap_or_else(|_| panic!("never: {what}")).expect("the daemon runs")
-    }
-
-    /// What its calls to the table have cost.
-    pub fn consumed(&self) -> Consumed {
-        self.store.consumed()
     }
 
     /// Drains it.
