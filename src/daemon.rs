@@ -130,6 +130,8 @@ pub fn place(aws: &AwsConfig) -> Place {
         profile: aws.profile.clone(),
         dynamodb_endpoint_url: or_common(&aws.dynamodb_endpoint_url),
         lambda_endpoint_url: or_common(&aws.lambda_endpoint_url),
+        http: aws.http,
+        ca_bundle: None,
         is_embedded: false,
     }
 }

@@ -146,7 +146,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
     /// Starts candidates while there are free slots, the queues in turn.
     fn start_tasks(&mut self, now: Instant) {
-        let mut passed_over = 0;
+        let (mut passed_over, before) = (0, self.tasks.len());
         while self.tasks.len() < self.limits.max_in_flight && passed_over < self.lanes.len() {
             let index = self.turn % self.lanes.len();
             self.turn = index + 1;
@@ -166,6 +166,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             let rng = StdRng::seed_from_u64(self.rng.random());
             let handle = self.tasks.spawn(async move { worker.run(&queue, task, rng).await });
             self.starts.insert(handle.id(), (index, id));
+        }
+        if self.tasks.len() > before {
+            self.worker.invoker.expect(self.tasks.len() - before);
         }
         assert!(self.tasks.len() <= self.limits.max_in_flight, "more in flight than allowed");
         self.publish();

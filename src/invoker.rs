@@ -16,6 +16,9 @@ pub trait Invoker: Send + Sync + 'static {
     /// whatever goes wrong is an [`Outcome`].
     fn invoke(&self, invocation: Invocation<'_>) -> impl Future<Output = Outcome> + Send;
 
+    /// So many invocations will come soon: what they need can be made ready meanwhile.
+    fn expect(&self, invocations: usize);
+
     /// The longest the function may run, as its own configuration says.
     fn timeout(&self, function: &str) -> impl Future<Output = Result<Duration, Refusal>> + Send;
 }

@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::http::Response;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::transport::TransportError;
 use crate::invoker::{Failure, Outcome, Reason, Refusal};
 use crate::store::{Fault, StoreError};
 
@@ -184,11 +185,10 @@ fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
         if cause.is::<CredentialsError>() {
             return true;
         }
-        match cause.downcast_ref::<hyper_util::client::legacy::Error>() {
-            Some(error) if error.is_connect() => return true,
-            Some(_) => on_a_connection = true,
-            None => on_a_connection |= cause.is::<std::io::Error>(),
+        if let Some(error) = cause.downcast_ref::<TransportError>() {
+            return !error.may_have_arrived;
         }
+        on_a_connection |= cause.is::<std::io::Error>();
     }
     !on_a_connection
 }

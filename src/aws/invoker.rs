@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{timeout, timeout_at};
 
 use super::errors::{configuration_refusal, invoke_outcome};
+use super::transport::Transport;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal, Success, TaskResult};
 
 /// Lambda takes no longer ClientContext, counted as base64
@@ -28,11 +29,12 @@ const MESSAGE_LIMIT_BYTES: usize = 2048;
 #[derive(Clone, Debug)]
 pub struct LambdaInvoker {
     client: aws_sdk_lambda::Client,
+    transport: Transport,
 }
 
 impl LambdaInvoker {
-    pub(super) fn new(client: aws_sdk_lambda::Client) -> Self {
-        LambdaInvoker { client }
+    pub(super) fn new(client: aws_sdk_lambda::Client, transport: Transport) -> Self {
+        LambdaInvoker { client, transport }
     }
 
     fn request(&self, invocation: &Invocation<'_>) -> InvokeFluentBuilder {
@@ -64,6 +66,10 @@ impl Invoker for LambdaInvoker {
                 "Lambda did not answer within the function's timeout and half the lease margin",
             )),
         }
+    }
+
+    fn expect(&self, invocations: usize) {
+        self.transport.expect(invocations);
     }
 
     async fn timeout(&self, function: &str) -> Result<Duration, Refusal> {

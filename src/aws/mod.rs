@@ -11,6 +11,7 @@ mod table;
 mod transport;
 mod update;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -23,6 +24,8 @@ pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
 pub use scan::Snapshot;
 pub use store::DynamoStore;
 pub use table::{Created, Difference, Table};
+pub use transport::Http;
+use transport::Transport;
 
 /// Where AWS is and who we are there; what is not given is found as every AWS program finds it.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +38,10 @@ pub struct Place {
     pub dynamodb_endpoint_url: Option<String>,
     /// Lambda's endpoint.
     pub lambda_endpoint_url: Option<String>,
+    /// Which HTTP Lambda is spoken to in.
+    pub http: Http,
+    /// Certificates to trust beside the machine's, in PEM; AWS_CA_BUNDLE's when absent.
+    pub ca_bundle: Option<PathBuf>,
     /// The endpoints are our own: no credentials are needed, and none are looked for.
     pub is_embedded: bool,
 }
@@ -44,6 +51,7 @@ pub struct Place {
 pub struct Clients {
     dynamodb: aws_sdk_dynamodb::Client,
     lambda: aws_sdk_lambda::Client,
+    transport: Transport,
     region: String,
 }
 
@@ -57,11 +65,10 @@ impl Clients {
     pub async fn new(place: &Place) -> Result<Clients, NoRegion> {
         let shared = shared_config(place).await;
         let region = shared.region().ok_or(NoRegion)?.to_string();
-        Ok(Clients {
-            dynamodb: dynamodb_client(&shared, place),
-            lambda: lambda_client(&shared, place),
-            region,
-        })
+        let transport = Transport::new(place.http, place.ca_bundle.as_deref());
+        let dynamodb = dynamodb_client(&shared, place);
+        let lambda = lambda_client(&shared, place, &transport);
+        Ok(Clients { dynamodb, lambda, transport, region })
     }
 
     /// The region.
@@ -76,7 +83,7 @@ impl Clients {
 
     /// What invokes functions.
     pub fn invoker(&self) -> LambdaInvoker {
-        LambdaInvoker::new(self.lambda.clone())
+        LambdaInvoker::new(self.lambda.clone(), self.transport.clone())
     }
 }
 
@@ -129,10 +136,14 @@ fn dynamodb_client(shared: &SdkConfig, place: &Place) -> aws_sdk_dynamodb::Clien
 /// A retry of the SDK would run the function again inside one attempt, so there are none; and a
 /// function that thinks for minutes sends nothing meanwhile, so nothing is too slow before the
 /// attempt's own deadline.
-fn lambda_client(shared: &SdkConfig, place: &Place) -> aws_sdk_lambda::Client {
+fn lambda_client(
+    shared: &SdkConfig,
+    place: &Place,
+    transport: &Transport,
+) -> aws_sdk_lambda::Client {
     let mut config =
         aws_sdk_lambda::config::Builder::from(shared)
-            .http_client(transport::for_lambda())
+            .http_client(transport.clone())
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(
                 aws_sdk_lambda::config::StalledStreamProtectionConfig::disabled(),

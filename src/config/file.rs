@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::reader::{Entry, Problem, Reader, Section};
 use super::{AwsConfig, Config, LogConfig, QueueConfig, Timeout};
+use crate::aws::Http;
 use crate::dispatcher::{Limits, Pace};
 use crate::retry::{Backoff, OnUnknown, Policy};
 use crate::telemetry::{self, Format};
@@ -151,6 +152,10 @@ fn aws(mut section: Section<'_, '_>) -> AwsConfig {
         endpoint_url: url(&mut section, "endpoint_url"),
         dynamodb_endpoint_url: url(&mut section, "dynamodb_endpoint_url"),
         lambda_endpoint_url: url(&mut section, "lambda_endpoint_url"),
+        http: value(
+            section.word("http", &[("auto", Http::Auto), ("h1", Http::H1), ("h2", Http::H2)]),
+            Http::Auto,
+        ),
     };
     section.finish();
     aws

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::aws::Http;
 use crate::dispatcher::Limits;
 use crate::retry::Policy;
 use crate::telemetry::Format;
@@ -69,6 +70,8 @@ pub struct AwsConfig {
     pub dynamodb_endpoint_url: Option<String>,
     /// Lambda's endpoint.
     pub lambda_endpoint_url: Option<String>,
+    /// Which HTTP Lambda is spoken to in.
+    pub http: Http,
 }
 
 /// `[log]`.

@@ -183,6 +183,11 @@ impl EmbeddedLambda {
         Ok(EmbeddedLambda { address, gauge, stop: Some(stop), thread: Some(thread) })
     }
 
+    /// The endpoint's routes, to be served by other means.
+    pub fn router(functions: Functions) -> axum::Router {
+        protocol::router(functions, Arc::default())
+    }
+
     /// Where it is.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

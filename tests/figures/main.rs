@@ -1,5 +1,12 @@
 //! The daemon's figures, measured on the real program as a process of its own: what it costs when
-//! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it.
+//! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it;
+//! `cargo bench --bench figures -- burst [CALLS] [SECONDS]` measures the transport alone.
+
+mod burst;
+#[path = "../it/support/invoke.rs"]
+mod invoke;
+#[path = "../it/support/tls.rs"]
+mod tls;
 
 use std::fs;
 use std::io;
@@ -26,6 +33,22 @@ type Starts = Arc<Mutex<Vec<(String, Instant)>>>;
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
+    burstd::descriptors::raise();
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
+    let number = |index: usize, otherwise| {
+        arguments.get(index).and_then(|it| it.parse().ok()).unwrap_or(otherwise)
+    };
+    match arguments.first().map(String::as_str) {
+        Some("endpoint") => burst::endpoint().await,
+        Some("burst") => {
+            burst::measure(number(1, 500), Duration::from_secs(number(2, 2) as u64)).await
+        }
+        _ => daemon().await,
+    }
+}
+
+/// The daemon's figures.
+async fn daemon() -> io::Result<()> {
     let starts = Starts::default();
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let dynamodb = EmbeddedDynamoDb::start(anywhere, None)?;
@@ -145,32 +168,35 @@ impl Daemon {
         Ok(Daemon { child, _directory: directory })
     }
 
-    /// CPU time used so far: the first figure of each thread's schedstat, in nanoseconds.
     fn cpu(&self) -> io::Result<Duration> {
-        let mut total = Duration::ZERO;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
-            let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
-            total += Duration::from_nanos(nanos.unwrap_or_default());
-        }
-        Ok(total)
+        cpu_of(&self.child.id().to_string())
     }
 
     fn resident_mb(&self) -> io::Result<f64> {
-        self.memory_mb("VmRSS:")
+        memory_mb(&self.child.id().to_string(), "VmRSS:")
     }
 
     fn peak_mb(&self) -> io::Result<f64> {
-        self.memory_mb("VmHWM:")
+        memory_mb(&self.child.id().to_string(), "VmHWM:")
     }
+}
 
-    fn memory_mb(&self, field: &str) -> io::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-        let kilobytes =
-            line.split_whitespace().nth(1).and_then(|number| number.parse::<f64>().ok());
-        kilobytes.map(|kilobytes| kilobytes / 1024.0).ok_or_else(|| io::Error::other("no figure"))
+/// CPU time of a process so far: the first figure of each thread's schedstat, in nanoseconds.
+fn cpu_of(process: &str) -> io::Result<Duration> {
+    let mut total = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+        total += Duration::from_nanos(nanos.unwrap_or_default());
     }
+    Ok(total)
+}
+
+fn memory_mb(process: &str, field: &str) -> io::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    let kilobytes = line.split_whitespace().nth(1).and_then(|number| number.parse::<f64>().ok());
+    kilobytes.map(|kilobytes| kilobytes / 1024.0).ok_or_else(|| io::Error::other("no figure"))
 }
 
 impl Drop for Daemon {

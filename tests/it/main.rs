@@ -8,5 +8,6 @@ mod process;
 mod store;
 mod support;
 mod tidy;
+mod transport;
 mod trouble;
 mod wire;

@@ -5,42 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use burstd::aws::{Clients, LambdaInvoker};
-use burstd::claim::{Claim, Lease, Rev};
-use burstd::invoker::{Invocation, Invoker as _, Outcome, Reason};
+use burstd::invoker::{Outcome, Reason};
 use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
 use burstd::local::place;
-use burstd::task::{Payload, Task, TaskId, Timestamp};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+
+use crate::support::invoke::{invoke, word};
 
 async fn invoker(lambda_url: &str) -> LambdaInvoker {
     let clients = Clients::new(&place("http://127.0.0.1:1", lambda_url)).await;
     clients.expect("a region").invoker()
-}
-
-/// What becomes of an invocation of `function` with this event.
-async fn invoke(invoker: &LambdaInvoker, function: &str, event: &str) -> Outcome {
-    let second = Duration::from_secs(1);
-    let task = Task {
-        id: TaskId::named("a"),
-        attempt: 1,
-        due: Timestamp::default(),
-        payload: Payload(event.to_owned()),
-        max_attempts: None,
-        deadline: None,
-        trace: None,
-        history: Vec::new(),
-    };
-    let claim = Claim {
-        task,
-        rev: Rev::from("rev".to_owned()),
-        lease: Lease::begin(Timestamp::default(), Instant::now(), second, second),
-        started_at: Timestamp::default(),
-    };
-    let deadline = Instant::now() + 2 * second;
-    let invocation =
-        Invocation { function, queue: "work", claim: &claim, worker: "worker", deadline };
-    invoker.invoke(invocation).await
 }
 
 /// A function that answers as its event says: `{"status": …, "code": …, "body": …}`.
@@ -60,19 +34,6 @@ fn refusing() -> EmbeddedLambda {
 
 fn anywhere() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
-}
-
-fn word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::NotRun(refusal) => match refusal.reason {
-            Reason::Throttled { .. } => "throttled",
-            Reason::Unavailable => "unavailable",
-            Reason::Broken => "broken",
-            Reason::Impossible => "impossible",
-            _ => "of our own making",
-        },
-        other => other.label(),
-    }
 }
 
 #[tokio::test]

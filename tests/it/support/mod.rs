@@ -1,8 +1,10 @@
 //! What the tests are told in.
 
 pub mod calls;
+pub mod invoke;
 pub mod program;
 pub mod proxy;
+pub mod tls;
 pub mod world;
 
 use std::fmt::Debug;

@@ -1,0 +1,233 @@
+//! One connection, and a call on it. What matters of a failure is whether the request can have
+//! arrived.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Response, Uri, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::{sleep, timeout};
+
+use super::TransportError;
+use super::connect::Stream;
+use aws_smithy_types::body::SdkBody;
+
+/// Stands for "not known" until the peer's SETTINGS say how many calls it takes.
+const STREAMS_UNKNOWN: usize = 1_000_000;
+
+/// No more calls than these are put on one connection, whatever the peer allows: they would
+/// share its fate.
+const MOST_STREAMS: usize = 128;
+
+/// An HTTP/2 peer is asked this often whether it is still there, ...
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// ... and must answer in this time.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// Room for answers on their way: 1 MB for each call, 4 MB for a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+const HAD_ENDED: &str = "the connection had ended";
+
+/// A request whose body is in memory, to be sent as often as it takes.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Request {
+    pub(super) fn new(request: http::Request<SdkBody>) -> Result<Self, &'static str> {
+        let (parts, body) = request.into_parts();
+        let body = body.bytes().ok_or("a request's body must be in memory")?;
+        let body = Bytes::copy_from_slice(body);
+        Ok(Request { method: parts.method, uri: parts.uri, headers: parts.headers, body })
+    }
+
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// With the whole URI, and without what HTTP/2 forbids (RFC 9113, 8.2.2).
+    fn for_h2(&self) -> http::Request<()> {
+        let mut request = http::Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = self.headers.clone();
+        for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
+            request.headers_mut().remove(name);
+        }
+        request
+    }
+
+    /// With the path alone, and the host as a header.
+    fn for_h1(&self) -> http::Request<Full<Bytes>> {
+        let mut request = http::Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(path) = self.uri.path_and_query() {
+            *request.uri_mut() = path.as_str().parse().expect("a path is a URI");
+        }
+        if let Some(authority) = self.uri.authority()
+            && !request.headers().contains_key(HOST)
+            && let Ok(host) = authority.as_str().parse()
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        request
+    }
+}
+
+/// An open connection, and what drives it.
+pub(super) enum Connection {
+    H1(H1, Driver),
+    H2(H2, Driver),
+}
+
+/// Ends when the connection does.
+pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One call at a time.
+#[derive(Debug)]
+pub(super) struct H1(http1::SendRequest<Full<Bytes>>);
+
+/// Many calls at once.
+#[derive(Clone, Debug)]
+pub(super) struct H2(h2::client::SendRequest<Bytes>);
+
+impl Connection {
+    pub(super) async fn open(stream: Stream, speaks_h2: bool) -> Result<Self, TransportError> {
+        let failed = |error: super::BoxError| {
+            TransportError::not_sent("the peer does not shake hands", error)
+        };
+        if !speaks_h2 {
+            let handshake = http1::handshake(TokioIo::new(stream));
+            let (sender, connection) = handshake.await.map_err(|error| failed(error.into()))?;
+            // How it ended is told by the call it ended.
+            let driver = async { drop(connection.await) };
+            return Ok(Connection::H1(H1(sender), Box::pin(driver)));
+        }
+        let handshake = h2::client::Builder::new()
+            .initial_max_send_streams(STREAMS_UNKNOWN)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .enable_push(false)
+            .handshake(stream);
+        let (sender, mut connection) = handshake.await.map_err(|error| failed(error.into()))?;
+        // The peer's SETTINGS are the first thing it sends (RFC 9113, 3.4).
+        poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+            _ if connection.max_concurrent_send_streams() != STREAMS_UNKNOWN => Poll::Ready(Ok(())),
+            Poll::Ready(ended) => {
+                let ended = ended.err().map(super::BoxError::from);
+                Poll::Ready(Err(TransportError::not_sent(HAD_ENDED, ended)))
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        let pings = connection.ping_pong();
+        let driver = async move {
+            tokio::select! {
+                biased;
+                // How it ended is told by the calls it ended.
+                ended = connection => drop(ended),
+                () = until_silent(pings) => {}
+            }
+        };
+        Ok(Connection::H2(H2(sender), Box::pin(driver)))
+    }
+}
+
+/// Ends when the peer does not answer a ping.
+async fn until_silent(pings: Option<h2::PingPong>) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        sleep(PING_EVERY).await;
+        let pong = timeout(PONG_WITHIN, pings.ping(h2::Ping::opaque())).await;
+        if !matches!(pong, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
+impl H1 {
+    /// Whether another call may be made on it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: &Request,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let sent = self.0.try_send_request(request.for_h1()).await;
+        let response = sent.map_err(|mut failure| match failure.take_message() {
+            // hyper gives back what it has not begun to write.
+            Some(_) => TransportError::not_sent(HAD_ENDED, box_of(failure.into_error())),
+            None => TransportError::broken("the connection broke", box_of(failure.into_error())),
+        })?;
+        let (parts, body) = response.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| TransportError::broken("the answer broke off", box_of(error)))?;
+        // The connection is free as soon as its driver has noticed the answer's end.
+        self.0.ready().await.ok();
+        Ok(Response::from_parts(parts, body.to_bytes()))
+    }
+}
+
+fn box_of(error: impl Into<super::BoxError>) -> super::BoxError {
+    error.into()
+}
+
+impl H2 {
+    /// How many calls it may carry: what the peer's SETTINGS say.
+    pub(super) fn limit(&self) -> usize {
+        self.0.current_max_send_streams().min(MOST_STREAMS)
+    }
+
+    pub(super) async fn send(&self, request: &Request) -> Result<Response<Bytes>, TransportError> {
+        let had_ended = |error| TransportError::went_away(HAD_ENDED, box_of(error));
+        let mut sender = self.0.clone().ready().await.map_err(had_ended)?;
+        let is_bare = request.body.is_empty();
+        let (response, mut stream) =
+            sender.send_request(request.for_h2(), is_bare).map_err(had_ended)?;
+        if !is_bare {
+            stream.send_data(request.body.clone(), true).map_err(failure)?;
+        }
+        let (parts, mut body) = response.await.map_err(failure)?.into_parts();
+        let mut collected = BytesMut::new();
+        while let Some(data) = poll_fn(|context| body.poll_data(context)).await {
+            let broke_off = |error| TransportError::broken("the answer broke off", box_of(error));
+            let data = data.map_err(broke_off)?;
+            collected.extend_from_slice(&data);
+            body.flow_control().release_capacity(data.len()).map_err(broke_off)?;
+        }
+        Ok(Response::from_parts(parts, collected.freeze()))
+    }
+}
+
+/// What became of a request on a stream that failed. A peer that goes away in peace has not
+/// seen the streams it does not finish, and one that refuses a stream has not looked at it
+/// (RFC 9113, 6.8 and 8.7).
+fn failure(error: h2::Error) -> TransportError {
+    let reason = error.reason();
+    let went_away = error.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
+    let was_refused = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
+    match error.is_remote() {
+        true if went_away => TransportError::went_away("the peer went away", box_of(error)),
+        true if was_refused => TransportError::not_sent("the peer refused the call", box_of(error)),
+        _ => TransportError::broken("the connection broke", box_of(error)),
+    }
+}

@@ -1,0 +1,178 @@
+//! The HTTP client under the Lambda client.
+//!
+//! The SDK's own keeps one HTTP/2 connection per host, and Lambda allows 128 calls on it: 500
+//! invocations wait for one another, silently. This one opens as many connections as the calls
+//! need, puts no more calls on one than the peer allows, keeps each alive, and says of every
+//! failure whether the request can have arrived.
+
+mod connect;
+mod connection;
+mod dns;
+mod pool;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::{error, fmt};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::http::{Response, StatusCode};
+use aws_smithy_types::body::SdkBody;
+use http::Uri;
+
+use connect::Connector;
+use connection::Request;
+use pool::Pool;
+
+/// A request that surely has not arrived is sent this often at once, elsewhere, before it is
+/// given back as not sent.
+const SENDS: u32 = 4;
+
+/// Which version of HTTP is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Http {
+    /// HTTP/2 where the endpoint offers it.
+    #[default]
+    Auto,
+    /// HTTP/1.1, one call for each connection.
+    H1,
+    /// HTTP/2, even without TLS.
+    H2,
+}
+
+/// Carries invocations.
+#[derive(Clone, Debug)]
+pub(super) struct Transport(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connector: Arc<Connector>,
+    pools: Mutex<BTreeMap<String, Arc<Pool>>>,
+}
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(super) struct TransportError {
+    /// Whether the request may have arrived.
+    pub(super) may_have_arrived: bool,
+    /// Whether no call can be made on this connection any more.
+    has_gone_away: bool,
+    what: &'static str,
+    source: Option<Box<dyn error::Error + Send + Sync>>,
+}
+
+impl TransportError {
+    /// The request has surely not arrived.
+    fn not_sent(what: &'static str, source: impl Into<Option<BoxError>>) -> Self {
+        let source = source.into();
+        TransportError { may_have_arrived: false, has_gone_away: false, what, source }
+    }
+
+    /// The request has surely not arrived, and no other will on this connection.
+    fn went_away(what: &'static str, source: impl Into<Option<BoxError>>) -> Self {
+        TransportError { has_gone_away: true, ..TransportError::not_sent(what, source) }
+    }
+
+    /// The request was sent, or parts of it; nobody can tell.
+    fn broken(what: &'static str, source: impl Into<Option<BoxError>>) -> Self {
+        TransportError { may_have_arrived: true, ..TransportError::not_sent(what, source) }
+    }
+}
+
+type BoxError = Box<dyn error::Error + Send + Sync>;
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
+    }
+}
+
+impl error::Error for TransportError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn error::Error + 'static))
+    }
+}
+
+impl Transport {
+    /// A transport that trusts what the machine trusts, and a bundle of certificates.
+    pub(super) fn new(http: Http, ca_bundle: Option<&Path>) -> Self {
+        let connector = Arc::new(Connector::new(http, ca_bundle));
+        Transport(Arc::new(Inner { connector, pools: Mutex::default() }))
+    }
+
+    /// So many calls will come: connections for them are opened meanwhile.
+    pub(super) fn expect(&self, calls: usize) {
+        let pools = self.0.pools.lock().expect("nothing panics while holding this lock");
+        // There is one endpoint, unless somebody calls functions of several regions by ARN; then
+        // the calls may go to any of them, and each is made ready.
+        for pool in pools.values() {
+            pool.expect(calls);
+        }
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request =
+            request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let request = Request::new(request).map_err(|error| ConnectorError::user(error.into()))?;
+        let pool = self.pool(request.uri());
+        let mut sends = 0;
+        loop {
+            sends += 1;
+            let sent = match pool.slot().await {
+                Ok(mut slot) => slot.send(&request).await,
+                // To connect once more at once is what the peer needs least.
+                Err(error) => return Err(ConnectorError::io(error.into())),
+            };
+            match sent {
+                Ok(response) => return convert(response),
+                Err(error) if !error.may_have_arrived && sends < SENDS => {}
+                Err(error) => return Err(ConnectorError::io(error.into())),
+            }
+        }
+    }
+
+    fn pool(&self, uri: &Uri) -> Arc<Pool> {
+        let origin = format!(
+            "{}://{}",
+            uri.scheme_str().unwrap_or_default(),
+            uri.authority().map_or("", |authority| authority.as_str())
+        );
+        let mut pools = self.0.pools.lock().expect("nothing panics while holding this lock");
+        let new = || Pool::new(self.0.connector.clone(), uri.clone());
+        pools.entry(origin).or_insert_with(new).clone()
+    }
+}
+
+fn convert(response: http::Response<bytes::Bytes>) -> Result<HttpResponse, ConnectorError> {
+    let (parts, body) = response.into_parts();
+    let invalid = |error: BoxError| ConnectorError::other(error, None);
+    let status = StatusCode::try_from(parts.status.as_u16()).map_err(|it| invalid(it.into()))?;
+    let mut response = Response::new(status, SdkBody::from(body));
+    for (name, value) in &parts.headers {
+        let value = value.to_str().map_err(|error| invalid(error.into()))?.to_owned();
+        response.headers_mut().append(name.as_str().to_owned(), value);
+    }
+    Ok(response)
+}
+
+impl HttpClient for Transport {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Transport {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let transport = self.clone();
+        HttpConnectorFuture::new(async move { transport.send(request).await })
+    }
+}
