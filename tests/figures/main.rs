@@ -4,8 +4,10 @@
 
 mod burst;
 #[path = "../it/support/invoke.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the tests use the rest of it")]
 mod invoke;
 #[path = "../it/support/tls.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the tests use the rest of it")]
 mod tls;
 
 use std::fs;

@@ -10,7 +10,7 @@ use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFuncti
 use burstd::local::place;
 use serde_json::{Value, json};
 
-use crate::support::invoke::{invoke, word};
+use crate::support::invoke::{invoke, invoke_within, word};
 
 async fn invoker(lambda_url: &str) -> LambdaInvoker {
     let clients = Clients::new(&place("http://127.0.0.1:1", lambda_url)).await;
@@ -144,7 +144,8 @@ async fn a_connection_that_breaks_after_the_request_leaves_it_unknown() {
 async fn no_answer_before_the_deadline_leaves_it_unknown() {
     let listener = TcpListener::bind(anywhere()).expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-    let outcome = invoke(&invoker(&url).await, "any", "{}").await;
+    let patience = Duration::from_millis(300);
+    let outcome = invoke_within(patience, &invoker(&url).await, "any", "{}").await;
     let Outcome::Unknown(failure) = outcome else { panic!("{outcome:?}") };
     assert_eq!(failure.error_type, "Burstd.NoAnswer");
 }

@@ -10,7 +10,16 @@ use tokio::time::Instant;
 
 /// What becomes of an invocation of `function` with this event.
 pub async fn invoke(invoker: &LambdaInvoker, function: &str, event: &str) -> Outcome {
-    let second = Duration::from_secs(1);
+    invoke_within(Duration::from_secs(10), invoker, function, event).await
+}
+
+/// The same, when an answer is of use for so long.
+pub async fn invoke_within(
+    patience: Duration,
+    invoker: &LambdaInvoker,
+    function: &str,
+    event: &str,
+) -> Outcome {
     let task = Task {
         id: TaskId::named("a"),
         attempt: 1,
@@ -24,10 +33,10 @@ pub async fn invoke(invoker: &LambdaInvoker, function: &str, event: &str) -> Out
     let claim = Claim {
         task,
         rev: Rev::from("rev".to_owned()),
-        lease: Lease::begin(Timestamp::default(), Instant::now(), second, second),
+        lease: Lease::begin(Timestamp::default(), Instant::now(), patience, patience),
         started_at: Timestamp::default(),
     };
-    let deadline = Instant::now() + 2 * second;
+    let deadline = Instant::now() + patience;
     let invocation =
         Invocation { function, queue: "work", claim: &claim, worker: "worker", deadline };
     invoker.invoke(invocation).await
