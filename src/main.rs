@@ -1,7 +1,12 @@
 //! The `burstd` program.
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
+/// What has to be a bug, by sysexits(3).
+const SOFTWARE: u8 = 70;
+
 fn main() -> ExitCode {
-    burstd::cli::main()
+    // The panic was printed where it happened.
+    catch_unwind(burstd::cli::main).unwrap_or(ExitCode::from(SOFTWARE))
 }

@@ -26,6 +26,9 @@ use crate::task::{Status, TaskId, Timestamp};
 /// Calls to DynamoDB under way at once. More only wait in line at the other end.
 const CALLS_AT_ONCE: usize = 64;
 
+/// Claims among them: the rest is kept for what frees slots, the results of finished tasks.
+const CLAIMS_AT_ONCE: usize = 48;
+
 const QUERY: &str = "dynamodb:Query";
 const UPDATE: &str = "dynamodb:UpdateItem";
 const GET: &str = "dynamodb:GetItem";
@@ -38,6 +41,7 @@ pub struct DynamoStore {
     partition: String,
     sort: Option<String>,
     calls: Arc<Semaphore>,
+    claims: Arc<Semaphore>,
     meter: Arc<Meter>,
 }
 
@@ -58,7 +62,8 @@ impl DynamoStore {
         sort: Option<String>,
     ) -> Self {
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
-        DynamoStore { client, table, partition, sort, calls, meter: Arc::default() }
+        let claims = Arc::new(Semaphore::new(CLAIMS_AT_ONCE));
+        DynamoStore { client, table, partition, sort, calls, claims, meter: Arc::default() }
     }
 
     async fn slot(&self) -> SemaphorePermit<'_> {
@@ -226,7 +231,10 @@ impl Store for DynamoStore {
             .value(":one", number(1))
             .value(":n", string("N"))
             .value(":pending", string(Status::Pending.as_str()));
-        let found = match self.update(id, update, ReturnValue::AllNew).await? {
+        let turn = self.claims.acquire().await.expect("the semaphore is never closed");
+        let updated = self.update(id, update, ReturnValue::AllNew).await;
+        drop(turn);
+        let found = match updated? {
             // A claim that is sent again recognises itself, and shows the item then.
             Updated::Yes(item) if item.is_empty() => {
                 let message = "the reply to a claim does not show the item".to_owned();
