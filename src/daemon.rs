@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -107,18 +107,19 @@ impl Daemon {
     pub async fn run(self) -> Counts {
         systemd::ready("polling");
         let shutdown = self.worker.shutdown.clone();
-        let say_stopping = async move {
-            shutdown.draining().await;
-            systemd::stopping("draining");
-            pending::<()>().await;
-        };
-        tokio::select! {
+        let told = Once::new();
+        let tell = || told.call_once(|| systemd::stopping("draining"));
+        let counts = tokio::select! {
             biased;
-            // First, because a dispatcher with nothing in flight ends as soon as it is told to.
-            () = say_stopping => unreachable!("it never ends"),
+            () = async { shutdown.draining().await; tell(); pending().await } => {
+                unreachable!("it never ends")
+            }
             counts = self.dispatcher.run() => counts,
             () = keep_timeouts(&self.auto, &self.worker.invoker) => unreachable!("it never ends"),
-        }
+        };
+        // A dispatcher with nothing in flight may notice first, and have ended by now.
+        tell();
+        counts
     }
 }
 
