@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{error, info};
 
 use crate::claim::Standing;
@@ -370,9 +370,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     }
 }
 
-/// Ticks that never come in a burst after a pause.
+/// Ticks that begin when the first span is over, and never come in a burst after a pause.
 fn ticks(every: Duration) -> Interval {
-    let mut ticks = interval(every);
+    let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

@@ -1,11 +1,15 @@
 //! What carries invocations: over TLS and HTTP/2 as Lambda speaks it, and when connections fail.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::http::Response;
 use burstd::aws::{Clients, Http, LambdaInvoker, Place};
 use burstd::invoker::{Invoker as _, Outcome};
 use burstd::local::lambda::{Answer, Call, Functions, LocalFunction};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -139,4 +143,88 @@ async fn a_peer_that_stops_in_the_middle_leaves_it_unknown_and_the_next_call_con
     }
     let outcome = invoke(&invoker, "work", "{}").await;
     assert_eq!(word(&outcome), "unavailable", "{outcome:?}");
+}
+
+/// An endpoint that speaks HTTP/2 without TLS, and resets the first streams for this reason.
+async fn resetting(first: usize, reason: h2::Reason) -> Place {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let streams = Arc::new(AtomicUsize::new(0));
+    let serve = async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let streams = streams.clone();
+            connections.spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.expect("it speaks h2");
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if streams.fetch_add(1, Ordering::Relaxed) < first {
+                        respond.send_reset(reason);
+                        continue;
+                    }
+                    let mut body = respond.send_response(Response::new(()), false).expect("open");
+                    body.send_data("{}".into(), true).expect("open");
+                }
+            });
+        }
+    };
+    // It ends with the test's runtime.
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for it")]
+    tokio::spawn(serve);
+    let place = burstd::local::place("http://127.0.0.1:1", &format!("http://{address}"));
+    Place { http: Http::H2, ..place }
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again_at_once_and_after_some_times_given_back_as_not_run() {
+    for (refused, expected) in [(1, "succeeded"), (3, "succeeded"), (99, "unavailable")] {
+        let place = resetting(refused, h2::Reason::REFUSED_STREAM).await;
+        let outcome = invoke(&invoker(&place).await, "work", "{}").await;
+        assert_eq!(word(&outcome), expected, "{refused} refused: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_for_any_other_reason_leaves_it_unknown_and_is_not_sent_again() {
+    for reason in [h2::Reason::INTERNAL_ERROR, h2::Reason::CANCEL, h2::Reason::NO_ERROR] {
+        let invoker = invoker(&resetting(1, reason).await).await;
+        let outcome = invoke(&invoker, "work", "{}").await;
+        assert_eq!(word(&outcome), "unknown", "{reason:?}: {outcome:?}");
+        let outcome = invoke(&invoker, "work", "{}").await;
+        assert_eq!(word(&outcome), "succeeded", "{reason:?}: the second stream was the next call");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_accepts_and_says_nothing_was_never_spoken_to() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let place = Place { http: Http::H2, ..burstd::local::place("http://127.0.0.1:1", &url) };
+    let outcome = invoke(&invoker(&place).await, "work", "{}").await;
+    assert_eq!(word(&outcome), "unavailable", "without its SETTINGS no call is made: {outcome:?}");
+}
+
+#[tokio::test]
+async fn a_connection_the_peer_closed_between_two_calls_costs_neither() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let (closed, mut closings) = tokio::sync::mpsc::unbounded_channel();
+    let serve = async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 8192];
+            let read = stream.read(&mut request).await.expect("a request comes");
+            assert!(read > 0);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+            stream.write_all(answer).await.expect("it is answered");
+            drop(stream);
+            closed.send(()).expect("somebody waits for it");
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    tokio::spawn(serve);
+    let invoker = invoker(&burstd::local::place("http://127.0.0.1:1", &url)).await;
+    for call in 0..20 {
+        let outcome = invoke(&invoker, "work", "{}").await;
+        assert_eq!(word(&outcome), "succeeded", "call {call}: {outcome:?}");
+        closings.recv().await.expect("it was closed");
+    }
 }
