@@ -65,7 +65,12 @@ impl Lease {
 
     /// Whether a function started at `at` has surely ended when the lease does.
     pub fn covers_a_run(&self, at: Instant) -> bool {
-        at + self.run + self.margin / 2 <= self.trusted_until
+        at <= self.start_by()
+    }
+
+    /// The last moment at which a start is covered.
+    pub fn start_by(&self) -> Instant {
+        self.trusted_until - self.run - self.margin / 2
     }
 
     /// Until when the answer of an invocation started at `at` is waited for.

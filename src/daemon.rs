@@ -18,6 +18,7 @@ use crate::config::{AwsConfig, Config, QueueConfig, Timeout};
 use crate::counts::Counts;
 use crate::dispatcher::Dispatcher;
 use crate::episode::Episode;
+use crate::governor::Governor;
 use crate::invoker::Invoker as _;
 use crate::queue::{Function, Queue};
 use crate::shutdown::Shutdown;
@@ -84,7 +85,12 @@ impl Daemon {
             shutdown,
             store_trouble: Episode::default(),
         });
-        let queues = config.queues.iter().map(|queue| build_queue(queue, &functions)).collect();
+        let mut governors = BTreeMap::new();
+        let queues = config.queues.iter().map(|queue| {
+            let governor: &mut Arc<Governor> = governors.entry(&queue.function).or_default();
+            build_queue(queue, &functions, governor.clone())
+        });
+        let queues = queues.collect();
         let dispatcher = Dispatcher::new(worker.clone(), queues, config.limits, rng);
         let is_auto = |queue: &Arc<Queue>| {
             config.queue(&queue.name).is_some_and(|of| of.timeout == Timeout::Auto)
@@ -171,14 +177,18 @@ async fn open(table: &Table, rng: &mut StdRng) -> Result<DynamoStore, StoreError
     }
 }
 
-fn build_queue(config: &QueueConfig, timeouts: &BTreeMap<&str, Duration>) -> Queue {
+fn build_queue(
+    config: &QueueConfig,
+    timeouts: &BTreeMap<&str, Duration>,
+    governor: Arc<Governor>,
+) -> Queue {
     let timeout = match config.timeout {
         Timeout::Fixed(timeout) => timeout,
         Timeout::Auto => timeouts[config.function.as_str()],
     };
     Queue {
         name: config.name.clone(),
-        function: Function::new(config.function.clone(), timeout),
+        function: Function::new(config.function.clone(), timeout, governor),
         policy: config.policy.clone(),
         lease_margin: config.lease_margin,
         max_in_flight: config.max_in_flight,

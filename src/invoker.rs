@@ -181,10 +181,7 @@ impl Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Lambda gives no more at the moment: wait and start again.
-    Throttled {
-        /// How long Lambda asks to wait, if it does.
-        retry_after: Option<Duration>,
-    },
+    Throttled(Throttle),
     /// A passing fault on the way or of the function's environment: wait and start again.
     Unavailable,
     /// The function is broken for every task: give the task back and pause the queue.
@@ -197,6 +194,15 @@ pub enum Reason {
     Expired,
     /// The worker is stopping, or its lease cannot be made to cover a run: give it back.
     Withdrawn,
+}
+
+/// What a throttle says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// Whether too many calls came in a time; otherwise too many ran at once.
+    pub is_rate: bool,
+    /// How long Lambda asks to wait, if it does.
+    pub retry_after: Option<Duration>,
 }
 
 #[cfg(test)]

@@ -34,9 +34,10 @@
 //!
 //! Words, which import nothing but one another: [`task`], [`claim`], [`queue`], [`retry`],
 //! [`counts`], [`episode`]. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`]. The engine:
-//! [`dispatcher`], [`worker`]. The adapters: [`aws`], which alone names the SDK. The shell:
-//! [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together), [`cli`], and
-//! [`local`], the endpoints of `burstd demo` and `burstd dev`.
+//! [`dispatcher`], [`worker`], and [`governor`], which says when a claimed task may start. The
+//! adapters: [`aws`], which alone names the SDK. The shell: [`config`], [`telemetry`],
+//! [`systemd`], [`daemon`] (which puts all together), [`cli`], and [`local`], the endpoints of
+//! `burstd demo` and `burstd dev`.
 //!
 //! There is deliberately no reaper, no heartbeat, no leader and no second index: one query finds
 //! new, delayed, retried and abandoned tasks alike.
@@ -55,6 +56,7 @@ pub mod shutdown;
 pub mod store;
 
 pub mod dispatcher;
+pub mod governor;
 pub mod worker;
 
 pub mod aws;

@@ -1,9 +1,11 @@
 //! A queue: a named line of tasks with one function and one policy.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::episode::Episode;
+use crate::governor::Governor;
 use crate::retry::Policy;
 
 /// A queue that is served, as the engine sees it.
@@ -42,15 +44,18 @@ pub struct Function {
     timeout_ms: AtomicU64,
     /// Whether it is in trouble.
     pub trouble: Episode,
+    /// When its tasks may start; shared by all queues of the function.
+    pub governor: Arc<Governor>,
 }
 
 impl Function {
     /// A function that runs `timeout` at most.
-    pub fn new(name: impl Into<String>, timeout: Duration) -> Self {
+    pub fn new(name: impl Into<String>, timeout: Duration, governor: Arc<Governor>) -> Self {
         let function = Function {
             name: name.into(),
             timeout_ms: AtomicU64::new(0),
             trouble: Episode::default(),
+            governor,
         };
         function.set_timeout(timeout);
         function

@@ -175,7 +175,7 @@ pub fn decide(
             Reason::Impossible | Reason::Exhausted | Reason::Expired => {
                 Verdict::Fail(refusal.failure)
             }
-            Reason::Throttled { .. } | Reason::Unavailable | Reason::Broken | Reason::Withdrawn => {
+            Reason::Throttled(_) | Reason::Unavailable | Reason::Broken | Reason::Withdrawn => {
                 Verdict::Release
             }
         },
@@ -261,7 +261,7 @@ fn history(claim: &Claim, outcome: &Outcome, ended: Ended) -> Vec<Attempt> {
 mod tests {
     use super::*;
     use crate::claim::Lease;
-    use crate::invoker::{Refusal, Success};
+    use crate::invoker::{Refusal, Success, Throttle};
     use crate::task::{Payload, Task, TaskId};
     use rand::SeedableRng as _;
     use tokio::time::Instant;
@@ -331,7 +331,8 @@ mod tests {
 
     #[test]
     fn what_follows_from_each_outcome_on_the_first_and_on_the_last_attempt() {
-        let throttled = || not_run(Reason::Throttled { retry_after: None });
+        let throttled =
+            || not_run(Reason::Throttled(Throttle { is_rate: false, retry_after: None }));
         for (outcome, first, last, counted) in [
             (succeeded(), "succeed", "succeed", true),
             (failed(), "retry", "fail", true),

@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::claim::{Claim, Lease, Rev, Standing, Terms};
 use crate::clock::Clock;
 use crate::episode::Episode;
+use crate::governor::Change;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
 use crate::queue::Queue;
 use crate::retry::{Backoff, Ended, Settlement, decide, max_attempts};
@@ -22,7 +23,7 @@ use crate::task::{TaskId, Timestamp};
 pub(crate) const STORE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(200), max: Duration::from_secs(5) };
 
-/// Between two starts of a task that Lambda throttles or cannot start at the moment.
+/// Between two starts of a task that Lambda cannot start at the moment.
 const START_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(200), max: Duration::from_secs(5) };
 
@@ -155,13 +156,11 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         claim: &mut Claim,
         rng: &mut StdRng,
     ) -> (Outcome, Duration) {
+        let governor = &queue.function.governor;
         let mut refusals = 0;
         loop {
-            if let Some(refusal) = self.objection(queue, claim) {
+            if let Err(refusal) = self.may_start(queue, claim, rng).await {
                 return (Outcome::NotRun(refusal), Duration::ZERO);
-            }
-            if !claim.lease.covers_a_run(Instant::now()) && !self.extend(claim, rng).await {
-                return (Outcome::NotRun(withdrawn("the lease is lost")), Duration::ZERO);
             }
             let began = Instant::now();
             let invocation = Invocation {
@@ -173,21 +172,54 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             };
             let outcome = self.invoker.invoke(invocation).await;
             let Outcome::NotRun(refusal) = &outcome else {
+                governor.ended();
                 function_works(queue);
                 return (outcome, began.elapsed());
             };
-            refusals += 1;
-            let wait = START_BACKOFF.after(refusals, rng);
             function_refuses(queue, refusal);
-            let wait = match refusal.reason {
-                Reason::Throttled { retry_after } => wait.max(retry_after.unwrap_or_default()),
-                Reason::Unavailable => wait,
-                _ => return (outcome, began.elapsed()),
-            };
+            match refusal.reason {
+                Reason::Throttled(throttle) => {
+                    if let Some(change) = governor.throttled(throttle) {
+                        limiter_changed(queue, change, &refusal.failure);
+                    }
+                }
+                Reason::Unavailable => {
+                    governor.ended();
+                    refusals += 1;
+                    tokio::select! {
+                        biased;
+                        () = self.shutdown.draining() => {}
+                        () = sleep(START_BACKOFF.after(refusals, rng)) => {}
+                    }
+                }
+                _ => {
+                    governor.ended();
+                    return (outcome, began.elapsed());
+                }
+            }
+        }
+    }
+
+    /// Waits until the function may be started under a lease that covers it, and takes a place
+    /// with its governor then; or says why it must not.
+    async fn may_start(
+        &self,
+        queue: &Queue,
+        claim: &mut Claim,
+        rng: &mut StdRng,
+    ) -> Result<(), Refusal> {
+        loop {
+            if let Some(refusal) = self.objection(queue, claim) {
+                return Err(refusal);
+            }
+            if !claim.lease.covers_a_run(Instant::now()) && !self.extend(claim, rng).await {
+                return Err(withdrawn("the lease is lost"));
+            }
             tokio::select! {
                 biased;
                 () = self.shutdown.draining() => {}
-                () = sleep(wait) => {}
+                () = sleep_until(claim.lease.start_by()) => {}
+                () = queue.function.governor.start() => return Ok(()),
             }
         }
     }
@@ -322,14 +354,14 @@ fn function_works(queue: &Queue) {
 /// wrong with one task alone is not the function's trouble.
 fn function_refuses(queue: &Queue, refusal: &Refusal) {
     let troubled =
-        matches!(refusal.reason, Reason::Throttled { .. } | Reason::Unavailable | Reason::Broken);
+        matches!(refusal.reason, Reason::Throttled(_) | Reason::Unavailable | Reason::Broken);
     if !troubled || !queue.function.trouble.fault() {
         return;
     }
     let Failure { error_type: code, message: error, .. } = &refusal.failure;
     let (function, queue) = (&queue.function.name, &queue.name);
     match refusal.reason {
-        Reason::Throttled { .. } => info!(
+        Reason::Throttled(_) => info!(
             event = "task.throttled",
             queue, function, code, error, "Lambda throttles; tasks wait, no attempt is spent"
         ),
@@ -342,4 +374,17 @@ fn function_refuses(queue: &Queue, refusal: &Refusal) {
             queue, function, code, error, "Lambda cannot start it; tasks wait, no attempt is spent"
         ),
     }
+}
+
+fn limiter_changed(queue: &Queue, change: Change, failure: &Failure) {
+    info!(
+        event = "limiter.changed",
+        queue = queue.name,
+        function = queue.function.name,
+        from = change.from,
+        to = change.to,
+        code = failure.error_type,
+        error = failure.message,
+        "so many run at once from now on; more as soon as Lambda gives more"
+    );
 }

@@ -2,7 +2,6 @@
 //! permanent faults as 502.
 
 use std::error::Error;
-use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -10,7 +9,7 @@ use aws_smithy_runtime_api::http::Response;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::transport::TransportError;
-use crate::invoker::{Failure, Outcome, Reason, Refusal};
+use crate::invoker::{Failure, Outcome, Reason, Refusal, Throttle};
 use crate::store::{Fault, StoreError};
 
 /// What a failed DynamoDB call means. A refused condition is not an error, and does not come
@@ -45,10 +44,7 @@ fn store_reaction(operation: &str, code: &str) -> fn(Fault) -> StoreError {
 }
 
 /// What a failed Invoke means for the task.
-pub(super) fn invoke_outcome<E>(
-    error: &SdkError<E, Response>,
-    retry_after: Option<Duration>,
-) -> Outcome
+pub(super) fn invoke_outcome<E>(error: &SdkError<E, Response>, throttle: Throttle) -> Outcome
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -58,7 +54,7 @@ where
     let not_run = |reason| move |failure| Outcome::NotRun(Refusal::new(reason, failure));
     match error {
         SdkError::ServiceError(_) => match lambda_reaction(&failure.error_type) {
-            Reaction::Throttled => not_run(Reason::Throttled { retry_after })(failure),
+            Reaction::Throttled => not_run(Reason::Throttled(throttle))(failure),
             Reaction::Unavailable => not_run(Reason::Unavailable)(failure),
             Reaction::Broken => not_run(Reason::Broken)(failure),
             Reaction::Impossible => not_run(Reason::Impossible)(failure),

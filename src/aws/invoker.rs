@@ -6,14 +6,16 @@ use aws_sdk_lambda::operation::RequestId as _;
 use aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder;
 use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::LogType;
+use aws_sdk_lambda::types::{LogType, ThrottleReason};
 use aws_smithy_types::base64;
 use serde::{Deserialize, Serialize};
 use tokio::time::{timeout, timeout_at};
 
 use super::errors::{configuration_refusal, invoke_outcome};
 use super::transport::Transport;
-use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal, Success, TaskResult};
+use crate::invoker::{
+    Failure, Invocation, Invoker, Outcome, Reason, Refusal, Success, TaskResult, Throttle,
+};
 
 /// Lambda takes no longer ClientContext, counted as base64
 /// (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html).
@@ -58,8 +60,8 @@ impl Invoker for LambdaInvoker {
         match timeout_at(invocation.deadline, call.send()).await {
             Ok(Ok(output)) => answer(output),
             Ok(Err(error)) => {
-                let retry_after = error.as_service_error().and_then(retry_after);
-                invoke_outcome(&error, retry_after)
+                let throttle = throttle(error.as_service_error());
+                invoke_outcome(&error, throttle)
             }
             Err(_) => Outcome::Unknown(Failure::new(
                 "Burstd.NoAnswer",
@@ -164,13 +166,26 @@ fn client_context(invocation: &Invocation<'_>) -> Option<String> {
     with(Some(invocation.claim.id().to_string())).or_else(|| with(None))
 }
 
-/// How long Lambda asks to wait, in seconds; a minute is as long as is believed.
-fn retry_after(error: &InvokeError) -> Option<Duration> {
-    match error {
-        InvokeError::TooManyRequestsException(throttle) => {
-            let seconds = throttle.retry_after_seconds()?.parse().ok()?;
-            Some(Duration::from_secs(seconds).min(Duration::from_secs(60)))
-        }
-        _ => None,
-    }
+/// What a throttle says. How long Lambda asks to wait comes in seconds; a minute is as long as is
+/// believed.
+fn throttle(error: Option<&InvokeError>) -> Throttle {
+    use ThrottleReason::{
+        CallerRateLimitExceeded, ConcurrentSnapshotCreateLimitExceeded,
+        FunctionInvocationRateLimitExceeded, ReservedFunctionInvocationRateLimitExceeded,
+    };
+    let Some(InvokeError::TooManyRequestsException(error)) = error else {
+        return Throttle { is_rate: false, retry_after: None };
+    };
+    let is_rate = matches!(
+        error.reason(),
+        Some(
+            CallerRateLimitExceeded
+                | ConcurrentSnapshotCreateLimitExceeded
+                | FunctionInvocationRateLimitExceeded
+                | ReservedFunctionInvocationRateLimitExceeded
+        )
+    );
+    let seconds = error.retry_after_seconds().and_then(|seconds| seconds.parse().ok());
+    let retry_after = seconds.map(|it| Duration::from_secs(it).min(Duration::from_secs(60)));
+    Throttle { is_rate, retry_after }
 }

@@ -170,6 +170,36 @@ async fn a_throttled_start_costs_no_attempt_and_no_write() {
     assert_eq!((counts.claimed, counts.released), (1, 0), "one claim, held through all refusals");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_limited_to_20_at_once_costs_no_attempts_and_is_seldom_asked_in_vain() {
+    let (running, refused) = (Arc::new(Semaphore::new(20)), Arc::new(AtomicU32::new(0)));
+    let counted = refused.clone();
+    let world = World::with(move |call: Call| {
+        let place = running.clone().try_acquire_owned();
+        counted.fetch_add(u32::from(place.is_err()), Ordering::Relaxed);
+        async move {
+            let Ok(_place) = place else { return throttled() };
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            Answer::Returned(call.payload)
+        }
+    })
+    .await;
+    for number in 0..400 {
+        world.task(&number.to_string()).put().await;
+    }
+    // Leases that outlast the test: none is extended, and none given back.
+    let config = config().replace("max_in_flight = 1000", "max_in_flight = 200");
+    let daemon = world.daemon(&config.replace("\"1s\"", "\"60s\"")).await;
+    world.until_all(400, "SUCCEEDED").await;
+    assert_eq!(daemon.stop().await.claimed, 400, "each was claimed once and kept");
+    for item in world.table().await.read_all().await.expect("the table is read") {
+        assert_eq!(item.attempt, 1, "{item:?}");
+    }
+    // The first burst shows the limit; after that only growing beyond it is refused.
+    let refused = refused.load(Ordering::Relaxed);
+    assert!(refused <= 300, "{refused} refused");
+}
+
 #[tokio::test]
 async fn a_lease_is_extended_while_lambda_throttles_for_longer_than_it_lasts() {
     let began = std::time::Instant::now();
@@ -205,10 +235,10 @@ async fn a_function_broken_for_all_spends_no_attempt_and_its_queue_waits_for_it(
         })
     })
     .await;
-    let mut daemon = world.daemon(&config()).await;
     for number in 0..20 {
         world.task(&number.to_string()).put().await;
     }
+    let mut daemon = world.daemon(&config()).await;
     daemon.until("a probe after the first pause", |counts| counts.released > 20).await;
     assert!(world.calls.count() < 40, "probes go one at a time, not {}", world.calls.count());
     broken.store(0, Ordering::Relaxed);

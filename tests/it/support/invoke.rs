@@ -46,7 +46,7 @@ pub async fn invoke_within(
 pub fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::NotRun(refusal) => match refusal.reason {
-            Reason::Throttled { .. } => "throttled",
+            Reason::Throttled(_) => "throttled",
             Reason::Unavailable => "unavailable",
             Reason::Broken => "broken",
             Reason::Impossible => "impossible",
