@@ -1,11 +1,13 @@
 //! The daemon's figures, measured on the real program as a process of its own: what it costs when
 //! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it;
-//! `cargo bench --bench figures -- burst [CALLS] [SECONDS]` measures the transport alone.
+//! `cargo bench --bench figures -- burst [CALLS] [SECONDS]` measures the transport alone,
+//! and `-- limited` the governor before a function that may run 200 times at once.
 
 mod burst;
 #[path = "../it/support/invoke.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the tests use the rest of it")]
 mod invoke;
+mod limited;
 #[path = "../it/support/tls.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the tests use the rest of it")]
 mod tls;
@@ -42,6 +44,7 @@ async fn main() -> io::Result<()> {
     };
     match arguments.first().map(String::as_str) {
         Some("endpoint") => burst::endpoint().await,
+        Some("limited") => limited::measure().await,
         Some("burst") => {
             burst::measure(number(1, 500), Duration::from_secs(number(2, 2) as u64)).await
         }
