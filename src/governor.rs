@@ -26,6 +26,9 @@ const CALM: Duration = Duration::from_secs(1);
 const PROBE_FIRST: Duration = Duration::from_millis(200);
 const PROBE_LONGEST: Duration = Duration::from_secs(10);
 
+/// So many throttles in a row while nothing ran are more than a neighbour's burst.
+const SHUT_OUT: u32 = 3;
+
 /// How often somebody who waits looks whether the window has opened by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -196,6 +199,11 @@ impl Governor {
     /// A start was throttled. Says what that changed, when that is worth telling.
     pub fn throttled(&self, throttle: Throttle) -> Option<Change> {
         self.window().throttled(throttle, Instant::now())
+    }
+
+    /// Whether Lambda has let nobody in for some tries: that is trouble, not a full house.
+    pub fn is_shut_out(&self) -> bool {
+        self.window().shut_out >= SHUT_OUT
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {

@@ -176,15 +176,18 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 function_works(queue);
                 return (outcome, began.elapsed());
             };
-            function_refuses(queue, refusal);
             match refusal.reason {
                 Reason::Throttled(throttle) => {
                     if let Some(change) = governor.throttled(throttle) {
                         limiter_changed(queue, change, &refusal.failure);
                     }
+                    if governor.is_shut_out() {
+                        function_refuses(queue, refusal);
+                    }
                 }
                 Reason::Unavailable => {
                     governor.ended();
+                    function_refuses(queue, refusal);
                     refusals += 1;
                     tokio::select! {
                         biased;
@@ -194,6 +197,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 }
                 _ => {
                     governor.ended();
+                    function_refuses(queue, refusal);
                     return (outcome, began.elapsed());
                 }
             }
@@ -258,7 +262,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                     claim.lease = lease;
                     return claim.lease.covers_a_run(Instant::now());
                 }
-                Ok(Write::Lost(_)) => return false,
+                Ok(Write::Lost(_)) | Err(StoreError::Rejected(_)) => return false,
                 Err(error) => self.store_fails(&error),
             }
             tries += 1;
@@ -361,10 +365,6 @@ fn function_refuses(queue: &Queue, refusal: &Refusal) {
     let Failure { error_type: code, message: error, .. } = &refusal.failure;
     let (function, queue) = (&queue.function.name, &queue.name);
     match refusal.reason {
-        Reason::Throttled(_) => info!(
-            event = "task.throttled",
-            queue, function, code, error, "Lambda throttles; tasks wait, no attempt is spent"
-        ),
         Reason::Broken => error!(
             event = "lambda.broken",
             queue, function, code, error, "the function runs no task; its queue pauses and probes"
