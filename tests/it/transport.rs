@@ -228,3 +228,23 @@ async fn a_connection_the_peer_closed_between_two_calls_costs_neither() {
         closings.recv().await.expect("it was closed");
     }
 }
+
+#[tokio::test]
+async fn an_answer_with_headers_nobody_can_read_leaves_it_unknown_because_the_function_ran() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let serve = async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 8192];
+            assert!(stream.read(&mut request).await.expect("a request comes") > 0);
+            let answer =
+                b"HTTP/1.1 200 OK\r\nx-amzn-requestid: \xff\r\ncontent-length: 2\r\n\r\n{}";
+            stream.write_all(answer).await.expect("it is answered");
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    tokio::spawn(serve);
+    let invoker = invoker(&burstd::local::place("http://127.0.0.1:1", &url)).await;
+    let outcome = invoke(&invoker, "work", "{}").await;
+    assert_eq!(word(&outcome), "unknown", "{outcome:?}");
+}

@@ -113,9 +113,10 @@ fn tls(ca_bundle: Option<&Path>) -> ClientConfig {
     roots.add_parsable_certificates(native.certs);
     let ca_bundle = ca_bundle.map(Path::to_owned);
     if let Some(path) = ca_bundle.or_else(|| env::var_os("AWS_CA_BUNDLE").map(PathBuf::from)) {
-        match CertificateDer::pem_file_iter(&path) {
-            Ok(bundle) => {
-                roots.add_parsable_certificates(bundle.flatten());
+        let bundle = CertificateDer::pem_file_iter(&path);
+        match bundle.and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+            Ok(certificates) => {
+                roots.add_parsable_certificates(certificates);
             }
             Err(error) => warn!(
                 event = "daemon.ca_bundle_unreadable",

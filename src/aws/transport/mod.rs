@@ -22,7 +22,6 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::{Response, StatusCode};
-use aws_smithy_types::body::SdkBody;
 use http::Uri;
 
 use connect::Connector;
@@ -124,12 +123,12 @@ impl Transport {
         loop {
             sends += 1;
             let sent = match pool.slot().await {
-                Ok(mut slot) => slot.send(&request).await,
+                Ok(mut slot) => slot.send(&request).await.and_then(convert),
                 // To connect once more at once is what the peer needs least.
                 Err(error) => return Err(ConnectorError::io(error.into())),
             };
             match sent {
-                Ok(response) => return convert(response),
+                Ok(response) => return Ok(response),
                 Err(error) if !error.may_have_arrived && sends < SENDS => {}
                 Err(error) => return Err(ConnectorError::io(error.into())),
             }
@@ -148,13 +147,15 @@ impl Transport {
     }
 }
 
-fn convert(response: http::Response<bytes::Bytes>) -> Result<HttpResponse, ConnectorError> {
+/// The answer as the SDK takes it. One that it cannot take is an answer all the same: the request
+/// has arrived.
+fn convert(response: http::Response<bytes::Bytes>) -> Result<HttpResponse, TransportError> {
+    let unreadable = |error: BoxError| TransportError::broken("the answer is unreadable", error);
     let (parts, body) = response.into_parts();
-    let invalid = |error: BoxError| ConnectorError::other(error, None);
-    let status = StatusCode::try_from(parts.status.as_u16()).map_err(|it| invalid(it.into()))?;
-    let mut response = Response::new(status, SdkBody::from(body));
+    let status = StatusCode::try_from(parts.status.as_u16());
+    let mut response = Response::new(status.map_err(|it| unreadable(it.into()))?, body.into());
     for (name, value) in &parts.headers {
-        let value = value.to_str().map_err(|error| invalid(error.into()))?.to_owned();
+        let value = value.to_str().map_err(|error| unreadable(error.into()))?.to_owned();
         response.headers_mut().append(name.as_str().to_owned(), value);
     }
     Ok(response)
