@@ -18,7 +18,7 @@ use crate::config::{AwsConfig, Config, QueueConfig, Timeout};
 use crate::counts::Counts;
 use crate::dispatcher::Dispatcher;
 use crate::episode::Episode;
-use crate::governor::Governor;
+use crate::governor::{CallerRate, Governor};
 use crate::invoker::Invoker as _;
 use crate::queue::{Function, Queue};
 use crate::shutdown::Shutdown;
@@ -30,8 +30,8 @@ use crate::worker::{STORE_BACKOFF, Worker};
 /// (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// How often functions' timeouts are read again.
-const TIMEOUTS_EVERY: Duration = Duration::from_secs(60);
+/// How often functions' timeouts and concurrency are read again.
+const READ_EVERY: Duration = Duration::from_secs(60);
 
 /// A daemon that is ready to run.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub struct Daemon {
     dispatcher: Dispatcher<DynamoStore, LambdaInvoker>,
     /// The queues whose timeouts are the functions' own.
     auto: Vec<Arc<Queue>>,
+    governors: BTreeMap<String, Arc<Governor>>,
 }
 
 /// Why there is no daemon.
@@ -85,18 +86,19 @@ impl Daemon {
             shutdown,
             store_trouble: Episode::default(),
         });
-        let mut governors = BTreeMap::new();
-        let queues = config.queues.iter().map(|queue| {
-            let governor: &mut Arc<Governor> = governors.entry(&queue.function).or_default();
-            build_queue(queue, &functions, governor.clone())
-        });
-        let queues = queues.collect();
+        let governors = governors(config);
+        read_concurrency(&governors, &worker.invoker).await;
+        let queues = config
+            .queues
+            .iter()
+            .map(|queue| build_queue(queue, &functions, governors[&queue.function].clone()))
+            .collect();
         let dispatcher = Dispatcher::new(worker.clone(), queues, config.limits, rng);
         let is_auto = |queue: &Arc<Queue>| {
             config.queue(&queue.name).is_some_and(|of| of.timeout == Timeout::Auto)
         };
         let auto = dispatcher.queues().into_iter().filter(is_auto).collect();
-        Ok(Some(Daemon { worker, dispatcher, auto }))
+        Ok(Some(Daemon { worker, dispatcher, auto, governors }))
     }
 
     /// What is counted, as it changes.
@@ -121,7 +123,9 @@ impl Daemon {
                 unreachable!("it never ends")
             }
             counts = self.dispatcher.run() => counts,
-            () = keep_timeouts(&self.auto, &self.worker.invoker) => unreachable!("it never ends"),
+            () = keep_reading(&self.auto, &self.governors, &self.worker.invoker) => {
+                unreachable!("it never ends")
+            }
         };
         // A dispatcher with nothing in flight may notice first, and have ended by now.
         tell();
@@ -227,13 +231,39 @@ async fn timeouts<'a>(config: &'a Config, invoker: &LambdaInvoker) -> BTreeMap<&
     timeouts
 }
 
-/// Reads the functions' timeouts again, now and then. What cannot be read stays as it was.
-async fn keep_timeouts(queues: &[Arc<Queue>], invoker: &LambdaInvoker) {
-    let mut ticks = interval(TIMEOUTS_EVERY);
+/// A governor for each function that a queue runs.
+fn governors(config: &Config) -> BTreeMap<String, Arc<Governor>> {
+    let caller = Arc::new(CallerRate::default());
+    let functions = config.queues.iter().map(|queue| queue.function.clone());
+    functions
+        .map(|function| {
+            let governor = Governor::new(&function, config.caps(&function), caller.clone());
+            (function, Arc::new(governor))
+        })
+        .collect()
+}
+
+/// Asks Lambda how much concurrency the functions have. What it does not tell is learnt.
+async fn read_concurrency(governors: &BTreeMap<String, Arc<Governor>>, invoker: &LambdaInvoker) {
+    for (function, governor) in governors {
+        if let Some(concurrency) = invoker.concurrency(function).await {
+            governor.told(concurrency);
+        }
+    }
+}
+
+/// Reads the functions' settings again, now and then. What cannot be read stays as it was.
+async fn keep_reading(
+    queues: &[Arc<Queue>],
+    governors: &BTreeMap<String, Arc<Governor>>,
+    invoker: &LambdaInvoker,
+) {
+    let mut ticks = interval(READ_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     loop {
         ticks.tick().await;
+        read_concurrency(governors, invoker).await;
         for queue in queues {
             let function = &queue.function;
             let Ok(timeout) = invoker.timeout(&function.name).await else { continue };

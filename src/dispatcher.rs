@@ -26,7 +26,8 @@ use crate::store::{DueQuery, Page, Store, StoreError, Write};
 use crate::task::{Status, TaskId, Timestamp};
 use crate::worker::{Attempted, Report, STORE_BACKOFF, Worker};
 use known::Known;
-use lane::Lane;
+pub use lane::Pace;
+use lane::{Lane, Load};
 
 /// A summary line comes this often while there is work.
 const SUMMARY_EVERY: Duration = Duration::from_secs(10);
@@ -36,6 +37,9 @@ const PEEK: usize = 100;
 
 /// No page of the index is larger; 1,000 entries are about 65 KB.
 const PAGE_LIMIT: usize = 1000;
+
+/// How often a governor that had no room is asked again, unless a task ends before.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long the index is expected to go on listing a task that we have just settled.
 const INDEX_LAG: Duration = Duration::from_secs(2);
@@ -56,20 +60,13 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// How often a shard's index is asked: at `min` while there is work, slowing down to `max`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// The shortest time between two passes.
-    pub min: Duration,
-    /// The longest.
-    pub max: Duration,
-}
-
 /// Drives the tasks of some queues through one worker.
 #[derive(Debug)]
 pub struct Dispatcher<S, I> {
     worker: Arc<Worker<S, I>>,
     lanes: Vec<Lane>,
+    /// The functions of the lanes, each once.
+    loads: Vec<Load>,
     limits: Limits,
     tasks: JoinSet<Report>,
     polls: JoinSet<Polled>,
@@ -96,9 +93,11 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     /// A dispatcher of `queues`; `rng` is where all its randomness comes from.
     pub fn new(worker: Arc<Worker<S, I>>, queues: Vec<Queue>, limits: Limits, rng: StdRng) -> Self {
         let now = Instant::now();
+        let (lanes, loads) = lane::lanes(queues, limits.pace, now);
         Dispatcher {
             worker,
-            lanes: queues.into_iter().map(|queue| Lane::new(queue, limits.pace, now)).collect(),
+            lanes,
+            loads,
             limits,
             tasks: JoinSet::new(),
             polls: JoinSet::new(),
@@ -129,9 +128,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         while !shutdown.is_draining() {
             let now = Instant::now();
             self.known.forget(now);
+            let looks = self.loads.iter().filter_map(|load| load.governor.look()).min();
             self.start_tasks(now);
             self.ask_for_more(now);
-            let wake = self.next_wake(now);
+            let wake = self.next_wake(now).min(looks.unwrap_or(now + SUMMARY_EVERY));
             tokio::select! {
                 biased;
                 () = shutdown.draining() => {}
@@ -150,8 +150,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         while self.tasks.len() < self.limits.max_in_flight && passed_over < self.lanes.len() {
             let index = self.turn % self.lanes.len();
             self.turn = index + 1;
+            let free = self.free(index, now);
             let lane = &mut self.lanes[index];
-            let candidate = if lane.free(now) > 0 { lane.next_candidate() } else { None };
+            let candidate = if free > 0 { lane.next_candidate() } else { None };
             let Some(id) = candidate else {
                 passed_over += 1;
                 continue;
@@ -161,6 +162,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 continue;
             }
             lane.in_flight += 1;
+            self.loads[lane.load].in_flight += 1;
             self.known.runs(id.clone());
             let (worker, queue, task) = (self.worker.clone(), lane.queue.clone(), id.clone());
             let rng = StdRng::seed_from_u64(self.rng.random());
@@ -174,16 +176,25 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         self.publish();
     }
 
+    /// How many more tasks of a lane may start, and soon can.
+    fn free(&self, index: usize, now: Instant) -> usize {
+        let lane = &self.lanes[index];
+        match lane.free(now) {
+            0 => 0,
+            free => free.min(self.loads[lane.load].room()),
+        }
+    }
+
     /// Asks the index for the queues that have free slots and no candidates left.
     fn ask_for_more(&mut self, now: Instant) {
         let free = self.limits.max_in_flight - self.tasks.len();
         let taken = self.known.len();
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            let want = lane.free(now).min(free);
+        for index in 0..self.lanes.len() {
+            let want = self.free(index, now).min(free);
             if want == 0 {
                 continue;
             }
-            for (number, shard) in lane.shards.iter_mut().enumerate() {
+            for (number, shard) in self.lanes[index].shards.iter_mut().enumerate() {
                 if !shard.wants_poll() || shard.next_poll > now {
                     continue;
                 }
@@ -204,8 +215,11 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     /// When there is something to do although nothing has happened.
     fn next_wake(&self, now: Instant) -> Instant {
         let full = self.tasks.len() >= self.limits.max_in_flight;
-        let polls = self.lanes.iter().filter(|lane| !full && lane.free(now) > 0).flat_map(|lane| {
-            lane.shards.iter().filter(|shard| shard.wants_poll()).map(|shard| shard.next_poll)
+        let willing = self.lanes.iter().filter(|lane| !full && lane.free(now) > 0);
+        // A governor that has no room now opens with time; those who wait are looked at again.
+        let polls = willing.filter_map(|lane| match self.loads[lane.load].room() {
+            0 => Some(now + LOOK_AGAIN),
+            _ => lane.next_poll(),
         });
         let pauses = self.lanes.iter().filter_map(|lane| lane.paused_until(now));
         polls.chain(pauses).min().unwrap_or(now + SUMMARY_EVERY)
@@ -242,6 +256,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         };
         let (index, task) = self.starts.remove(&id).expect("every future in `tasks` is known");
         self.lanes[index].in_flight -= 1;
+        self.loads[self.lanes[index].load].in_flight -= 1;
         let taken_until = match report {
             None => Some(Instant::now() + LEFT_ALONE),
             Some(Report::Withdrawn) => None,

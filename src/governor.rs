@@ -1,213 +1,262 @@
-//! How many tasks of one function may run at once, as far as Lambda lets us know.
+//! When a claimed task may start: how many of one function may run at once, and how fast they
+//! may follow one another, as far as Lambda lets us know.
 //!
-//! Lambda has several limits, tells of none until it is reached, and shares most with others. So
-//! the first burst starts at once; a throttle shows how many were accepted, and that is the
-//! window from then on; while it is full and nobody complains it opens again, slowly. A task that
-//! may not start waits here, claimed, and costs neither an attempt nor a write.
+//! Lambda has several limits and tells of most only when they are reached. So the first burst
+//! starts at once, as far as the function's environments can be made; a throttle's reason says
+//! what shrinks: the window of those in flight, the rate of starts, or both wait. A task that may
+//! not start waits here, claimed, and costs neither an attempt nor a write.
 
-use std::sync::{Mutex, MutexGuard};
+mod bucket;
+mod burst;
+mod environments;
+mod rate;
+mod state;
+mod window;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tracing::info;
 
-use crate::invoker::Throttle;
-
-/// How fast a full window opens when nobody complains: this share of it each second, ...
-const OPENING: f64 = 0.05;
-
-/// ... and at least so many.
-const OPENING_LEAST: f64 = 1.0;
-
-/// How long after a throttle the window stays as it is.
-const CALM: Duration = Duration::from_secs(1);
-
-/// Between two tries while not a single task is let in, from the first to the longest.
-const PROBE_FIRST: Duration = Duration::from_millis(200);
-const PROBE_LONGEST: Duration = Duration::from_secs(10);
-
-/// So many throttles in a row while nothing ran are more than a neighbour's burst.
-const SHUT_OUT: u32 = 3;
+use crate::invoker::{Concurrency, Failure, Limit, Throttle};
+use burst::Burst;
+use rate::Rate;
+use state::{Start, State, Wait};
 
 /// How often somebody who waits looks whether the window has opened by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// No change of the window is told more often.
-const TOLD_EVERY: Duration = Duration::from_secs(5);
-
-/// The window as pure state; time is passed in.
-#[derive(Debug)]
-struct Window {
-    /// How many may run; infinite until something was throttled.
-    limit: f64,
-    running: usize,
-    /// Nothing starts before.
-    closed_until: Option<Instant>,
-    /// Throttles in a row while nothing ran.
-    shut_out: u32,
-    opened_at: Option<Instant>,
-    told: Option<(Instant, f64)>,
-}
-
-/// A change of the window that is worth a line in the log.
+/// What the operator allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
-    /// Before; nothing when there was no limit.
-    pub from: Option<usize>,
+pub struct Caps {
+    /// So many in flight at once.
+    pub max_concurrency: Option<usize>,
+    /// So many starts in a second.
+    pub start_rate: Option<f64>,
+    /// So many new environments in 10 s.
+    pub ramp: u32,
+}
+
+impl Caps {
+    /// New environments Lambda makes for a function in 10 s
+    /// (docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html).
+    pub const LAMBDAS_RAMP: u32 = 1000;
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Caps { max_concurrency: None, start_rate: None, ramp: Caps::LAMBDAS_RAMP }
+    }
+}
+
+/// A change of a limit that is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Change {
+    /// Before; nothing when there was no limit, or it is not known.
+    from: Option<usize>,
     /// Now.
-    pub to: usize,
+    to: usize,
+    unit: Unit,
+    why: &'static str,
 }
 
-/// Why a task may not start.
+/// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// As many run as may; somebody's end changes that.
-    Full,
-    /// Nothing starts before this.
-    Until(Instant),
+enum Unit {
+    InFlight,
+    StartsPerSecond,
 }
 
-impl Window {
-    fn new() -> Self {
-        Window {
-            limit: f64::INFINITY,
-            running: 0,
-            closed_until: None,
-            shut_out: 0,
-            opened_at: None,
-            told: None,
-        }
-    }
-
-    /// How many may run at once.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    fn size(&self) -> usize {
-        self.limit.max(1.0) as usize
-    }
-
-    /// Takes a place, if there is one.
-    fn start(&mut self, now: Instant) -> Result<(), Wait> {
-        self.open(now);
-        if let Some(until) = self.closed_until.filter(|until| *until > now) {
-            return Err(Wait::Until(until));
-        }
-        if self.running >= self.size() {
-            return Err(Wait::Full);
-        }
-        self.running += 1;
-        Ok(())
-    }
-
-    /// A task that had started has ended, and was not throttled.
-    fn ended(&mut self, now: Instant) {
-        self.running -= 1;
-        self.shut_out = 0;
-        self.open(now);
-    }
-
-    /// A start was throttled: what runs now is what Lambda gives now.
-    fn throttled(&mut self, throttle: Throttle, now: Instant) -> Option<Change> {
-        self.running -= 1;
-        let before = self.limit;
-        let accepted = self.running as f64;
-        let (limit, pause) = match throttle.is_rate {
-            // Not how many, but how fast: a moment's rest, and slightly fewer.
-            true => ((self.limit.min(accepted + 1.0) * 0.9).max(1.0), PROBE_FIRST),
-            false => (self.limit.min(accepted.max(1.0)), Duration::ZERO),
-        };
-        self.limit = limit;
-        self.opened_at = Some(now + CALM);
-        let pause = if self.running == 0 { self.probe_pause() } else { pause };
-        let pause = pause.max(throttle.retry_after.unwrap_or_default());
-        if pause > Duration::ZERO {
-            self.closed_until = self.closed_until.max(Some(now + pause));
-        }
-        self.tell(before, now)
-    }
-
-    fn probe_pause(&mut self) -> Duration {
-        let pause = PROBE_FIRST.saturating_mul(1 << self.shut_out.min(16)).min(PROBE_LONGEST);
-        self.shut_out += 1;
-        pause
-    }
-
-    /// Opens a full window by the time that has passed.
-    fn open(&mut self, now: Instant) {
-        let Some(since) = self.opened_at.filter(|since| *since <= now) else { return };
-        self.opened_at = Some(now);
-        if self.running + 1 >= self.size() {
-            let speed = (self.limit * OPENING).max(OPENING_LEAST);
-            self.limit += speed * (now - since).as_secs_f64();
-        }
-    }
-
-    fn tell(&mut self, before: f64, now: Instant) -> Option<Change> {
-        let is_new = match self.told {
-            None => true,
-            Some((at, told)) => {
-                now - at >= TOLD_EVERY && (told - self.limit).abs() >= (told * 0.1).max(1.0)
-            }
-        };
-        if !is_new {
-            return None;
-        }
-        self.told = Some((now, self.limit));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is finite")]
-        let from = before.is_finite().then_some(before as usize);
-        Some(Change { from, to: self.size() })
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unit::InFlight => "in flight",
+            Unit::StartsPerSecond => "starts a second",
+        })
     }
 }
 
-/// The window of one function, shared by all its tasks.
+/// The function is switched off: no concurrency is reserved for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchedOff;
+
+impl SwitchedOff {
+    /// In words.
+    pub fn failure(self) -> Failure {
+        let message = "the function is switched off: its reserved concurrency is 0, or so small \
+                       that others take all of it";
+        Failure::new("Burstd.SwitchedOff", message)
+    }
+}
+
+/// The rate at which Lambda takes calls from this caller, whichever the function.
+#[derive(Debug)]
+pub struct CallerRate(Mutex<Rate>);
+
+impl Default for CallerRate {
+    fn default() -> Self {
+        CallerRate(Mutex::new(Rate::unlimited()))
+    }
+}
+
+impl CallerRate {
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.0.lock().expect("nothing panics while holding this lock")
+    }
+}
+
+/// The governor of one function, shared by all its queues.
 #[derive(Debug)]
 pub struct Governor {
-    window: Mutex<Window>,
+    function: String,
+    state: Mutex<State>,
+    caller: Arc<CallerRate>,
+    /// Those who wait come one after the other; the first alone watches the clock.
+    turn: tokio::sync::Mutex<()>,
     freed: Notify,
 }
 
-impl Default for Governor {
-    fn default() -> Self {
-        Governor { window: Mutex::new(Window::new()), freed: Notify::new() }
-    }
+/// A task that was started, until this is dropped.
+#[derive(Debug)]
+#[must_use = "the place is free again when this is dropped"]
+pub struct Place<'a> {
+    governor: &'a Governor,
+    start: Start,
+    did_run: bool,
 }
 
 impl Governor {
-    /// Waits until a task may start. Whoever has started says how it ended.
-    pub async fn start(&self) {
+    /// The governor of a function.
+    pub fn new(function: impl Into<String>, caps: Caps, caller: Arc<CallerRate>) -> Self {
+        Governor {
+            function: function.into(),
+            state: Mutex::new(State::new(caps)),
+            caller,
+            turn: tokio::sync::Mutex::new(()),
+            freed: Notify::new(),
+        }
+    }
+
+    /// Waits until a task may start, and takes a place then.
+    ///
+    /// # Errors
+    ///
+    /// When the function is switched off.
+    pub async fn start(&self) -> Result<Place<'_>, SwitchedOff> {
+        let _turn = self.turn.lock().await;
         loop {
             let freed = self.freed.notified();
             let now = Instant::now();
-            let wait = match self.window().start(now) {
-                Ok(()) => return,
+            let until = match self.try_start(now) {
+                Ok(place) => return Ok(place),
+                Err(Wait::Off) => return Err(SwitchedOff),
                 Err(Wait::Full) => now + LOOK_EVERY,
-                Err(Wait::Until(until)) => until,
+                Err(Wait::Until(until)) => until.min(now + LOOK_EVERY),
             };
             tokio::select! {
                 biased;
                 () = freed => {}
-                () = sleep_until(wait) => {}
+                () = sleep_until(until) => {}
             }
         }
     }
 
-    /// A started task has ended, or could not be started for another reason than a throttle.
-    pub fn ended(&self) {
-        self.window().ended(Instant::now());
+    fn try_start(&self, now: Instant) -> Result<Place<'_>, Wait> {
+        let mut caller = self.caller.rate();
+        if let Some(until) = caller.wait(now) {
+            return Err(Wait::Until(until));
+        }
+        let start = self.state().start(now)?;
+        caller.started(now);
+        Ok(Place { governor: self, start, did_run: true })
+    }
+
+    /// Lambda tells how much concurrency the function has.
+    pub fn told(&self, concurrency: Concurrency) {
+        let change = self.state().told(concurrency, Instant::now());
+        self.log_change(change, None);
         self.freed.notify_one();
     }
 
-    /// A start was throttled. Says what that changed, when that is worth telling.
-    pub fn throttled(&self, throttle: Throttle) -> Option<Change> {
-        self.window().throttled(throttle, Instant::now())
+    /// How many tasks it is worth to hold claimed; nothing when there is no limit.
+    pub fn capacity(&self) -> Option<usize> {
+        self.state().capacity(Instant::now())
     }
 
-    /// Whether Lambda has let nobody in for some tries: that is trouble, not a full house.
+    /// Whether Lambda has let nobody in for some tries: that is trouble, not a full house. One
+    /// that is switched off says so itself.
     pub fn is_shut_out(&self) -> bool {
-        self.window().shut_out >= SHUT_OUT
+        let state = self.state();
+        state.is_shut_out() && !state.is_off(Instant::now())
     }
 
-    fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().expect("nothing panics while holding this lock")
+    /// Says what time has brought: that the window has opened, that a burst is over. Returns when
+    /// to look again.
+    pub fn look(&self) -> Option<Instant> {
+        let (change, burst) = self.state().look(Instant::now());
+        self.log_change(change, None);
+        if let Some(Burst { from, peak, took, throttled }) = burst {
+            info!(
+                event = "burst",
+                function = self.function,
+                started = peak - from,
+                took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                peak,
+                throttled,
+                "put in flight"
+            );
+        }
+        self.state().look_at()
+    }
+
+    fn log_change(&self, change: Option<Change>, throttle: Option<&Failure>) {
+        let Some(Change { from, to, unit, why }) = change else { return };
+        info!(
+            event = "limiter.changed",
+            function = self.function,
+            from,
+            to,
+            %unit,
+            why,
+            code = throttle.map(|failure| failure.error_type.as_str()),
+            error = throttle.map(|failure| failure.message.as_str()),
+            "so much is asked of the function from now on"
+        );
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while holding this lock")
+    }
+}
+
+impl Place<'_> {
+    /// The start was throttled: the task did not run.
+    pub fn throttled(mut self, throttle: Throttle, failure: &Failure) {
+        self.did_run = false;
+        let now = Instant::now();
+        if throttle.limit == Limit::CallerRate {
+            self.governor.caller.rate().throttled(now);
+        }
+        let change = self.governor.state().throttled(self.start, throttle, now);
+        self.governor.log_change(change, Some(failure));
+    }
+
+    /// The task did not run, for another reason.
+    pub fn unused(mut self) {
+        self.did_run = false;
+        self.governor.state().unused(self.start, Instant::now());
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.did_run {
+            self.governor.state().ended(self.start, Instant::now());
+        }
+        self.governor.freed.notify_one();
     }
 }
 
@@ -215,106 +264,49 @@ impl Governor {
 mod tests {
     use super::*;
 
-    const CONCURRENCY: Throttle = Throttle { is_rate: false, retry_after: None };
-    const RATE: Throttle = Throttle { is_rate: true, retry_after: None };
-
-    fn millis(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
-    /// Starts as many as may, and says how many.
-    fn fill(window: &mut Window, now: Instant, most: usize) -> usize {
-        (0..most).take_while(|_| window.start(now).is_ok()).count()
-    }
-
-    #[test]
-    fn the_first_burst_starts_at_once() {
-        assert_eq!(fill(&mut Window::new(), Instant::now(), 10_000), 10_000);
-    }
-
-    #[test]
-    fn after_a_throttled_burst_as_many_run_as_were_accepted() {
-        let (mut window, now) = (Window::new(), Instant::now());
-        fill(&mut window, now, 500);
-        for _ in 0..300 {
-            window.throttled(CONCURRENCY, now);
-        }
-        assert_eq!((window.size(), window.running), (200, 200));
-        assert_eq!(window.start(now), Err(Wait::Full));
-        window.ended(now);
-        assert_eq!(fill(&mut window, now, 10), 1, "an end frees one place");
-    }
-
-    #[test]
-    fn a_full_window_opens_by_a_twentieth_each_second_and_an_idle_one_does_not() {
-        let (mut window, now) = (Window::new(), Instant::now());
-        fill(&mut window, now, 201);
-        window.throttled(CONCURRENCY, now);
-        for tenth in 0..=20 {
-            fill(&mut window, now + CALM + millis(100) * tenth, 1000);
-        }
-        assert!((218..=222).contains(&window.size()), "{}", window.size());
-        let size = window.size();
-        for _ in 0..100 {
-            window.ended(now + CALM + millis(2000));
-        }
-        window.open(now + CALM + millis(9000));
-        assert_eq!(window.size(), size, "what is not used is not opened further");
-    }
-
-    #[test]
-    fn a_function_that_lets_nobody_in_is_probed_ever_more_seldom() {
-        let (mut window, mut now) = (Window::new(), Instant::now());
-        let mut pauses = Vec::new();
-        for _ in 0..8 {
-            assert_eq!(window.start(now), Ok(()));
-            window.throttled(CONCURRENCY, now);
-            let Err(Wait::Until(until)) = window.start(now) else { panic!("it is closed") };
-            pauses.push((until - now).as_millis());
-            now = until;
-        }
-        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        assert_eq!(window.start(now), Ok(()));
-        window.ended(now);
-        assert_eq!(window.start(now), Ok(()), "one that ran opens it");
-    }
-
-    #[test]
-    fn a_rate_that_is_too_high_rests_a_moment_and_what_lambda_asks_for_is_kept() {
-        let (mut window, now) = (Window::new(), Instant::now());
-        fill(&mut window, now, 100);
-        window.throttled(RATE, now);
-        assert_eq!(window.start(now), Err(Wait::Until(now + PROBE_FIRST)));
-        assert_eq!(window.size(), 90);
-        let wish = Some(millis(7000));
-        window.throttled(Throttle { retry_after: wish, ..CONCURRENCY }, now);
-        assert_eq!(window.start(now), Err(Wait::Until(now + millis(7000))));
-    }
-
-    #[test]
-    fn a_change_is_told_once_and_again_only_when_it_has_grown_old() {
-        let (mut window, now) = (Window::new(), Instant::now());
-        fill(&mut window, now, 500);
-        let told: Vec<_> = (0..300).filter_map(|_| window.throttled(CONCURRENCY, now)).collect();
-        assert_eq!(told, [Change { from: None, to: 499 }]);
-        let later = now + TOLD_EVERY;
-        window.ended(later);
-        fill(&mut window, later, 5);
-        let told = window.throttled(CONCURRENCY, later).expect("it is worth telling");
-        assert!((195..=210).contains(&told.to), "{told:?}");
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_starts_when_another_ends() {
+        let caps = Caps { max_concurrency: Some(2), ..Caps::default() };
+        let governor = Governor::new("f", caps, Arc::default());
+        let first = governor.start().await.expect("it is on");
+        let _second = governor.start().await.expect("it is on");
+        let began = Instant::now();
+        let (third, ()) = tokio::join!(governor.start(), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(first);
+        });
+        assert!(third.is_ok());
+        assert_eq!(began.elapsed(), Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_starts_when_another_ends() {
-        let governor = Governor::default();
-        governor.start().await;
-        governor.start().await;
-        governor.throttled(CONCURRENCY);
+    async fn a_caller_that_is_too_fast_is_slowed_for_all_its_functions() {
+        let caller = Arc::new(CallerRate::default());
+        let [one, other] =
+            ["one", "other"].map(|name| Governor::new(name, Caps::default(), caller.clone()));
+        let mut places = Vec::new();
+        for _ in 0..100 {
+            places.push(one.start().await.expect("it is on"));
+        }
+        let throttle = Throttle { limit: Limit::CallerRate, retry_after: None };
+        for place in places.drain(50..) {
+            place.throttled(throttle, &Failure::new("TooManyRequestsException", "slowly"));
+        }
         let began = Instant::now();
-        tokio::join!(governor.start(), async {
-            tokio::time::sleep(millis(100)).await;
-            governor.ended();
-        });
-        assert_eq!(began.elapsed(), millis(100));
+        for _ in 0..45 {
+            drop(other.start().await);
+        }
+        let took = began.elapsed().as_millis();
+        assert!((900..=1100).contains(&took), "45 starts took {took} ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_that_is_switched_off_turns_all_away_who_wait() {
+        let governor = Governor::new("f", Caps::default(), Arc::default());
+        governor.told(Concurrency::Reserved(0));
+        assert!(governor.start().await.is_err());
+        assert_eq!(governor.capacity(), Some(0));
+        governor.told(Concurrency::Reserved(5));
+        assert!(governor.start().await.is_ok());
     }
 }

@@ -21,6 +21,9 @@ pub trait Invoker: Send + Sync + 'static {
 
     /// The longest the function may run, as its own configuration says.
     fn timeout(&self, function: &str) -> impl Future<Output = Result<Duration, Refusal>> + Send;
+
+    /// How much concurrency the function has; nothing when Lambda does not tell.
+    fn concurrency(&self, function: &str) -> impl Future<Output = Option<Concurrency>> + Send;
 }
 
 /// One request to run a function.
@@ -199,10 +202,58 @@ pub enum Reason {
 /// What a throttle says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {
-    /// Whether too many calls came in a time; otherwise too many ran at once.
-    pub is_rate: bool,
+    /// Which limit was reached.
+    pub limit: Limit,
     /// How long Lambda asks to wait, if it does.
     pub retry_after: Option<Duration>,
+}
+
+/// The limits that a throttle can be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The function's own reserved concurrency.
+    Reserved,
+    /// The concurrency that all functions share, or how fast environments are made.
+    Account,
+    /// Calls of the function in a second.
+    FunctionRate,
+    /// Calls in a second by this caller.
+    CallerRate,
+    /// Snapshots that are made at once.
+    Snapshots,
+}
+
+impl Limit {
+    /// The words for it in the log.
+    pub fn why(self) -> &'static str {
+        match self {
+            Limit::Reserved => "reserved concurrency",
+            Limit::Account => "account concurrency",
+            Limit::FunctionRate => "rate of the function's calls",
+            Limit::CallerRate => "rate of this caller's calls",
+            Limit::Snapshots => "snapshots being made",
+        }
+    }
+}
+
+/// How much concurrency a function has, as Lambda tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// So much is its own, and no more; 0 switches it off.
+    Reserved(u32),
+    /// So much it shares with all functions that have none of their own.
+    Shared(u32),
+}
+
+impl Concurrency {
+    /// The words for it in the log.
+    pub fn why(self) -> &'static str {
+        match self {
+            Concurrency::Reserved(0) => "the function is switched off: reserved concurrency is 0",
+            Concurrency::Reserved(_) => Limit::Reserved.why(),
+            Concurrency::Shared(_) => Limit::Account.why(),
+        }
+    }
 }
 
 #[cfg(test)]

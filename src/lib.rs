@@ -69,3 +69,4 @@ pub mod descriptors;
 pub mod local;
 pub mod systemd;
 pub mod telemetry;
+pub mod usage;

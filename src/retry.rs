@@ -261,7 +261,7 @@ fn history(claim: &Claim, outcome: &Outcome, ended: Ended) -> Vec<Attempt> {
 mod tests {
     use super::*;
     use crate::claim::Lease;
-    use crate::invoker::{Refusal, Success, Throttle};
+    use crate::invoker::{Limit, Refusal, Success, Throttle};
     use crate::task::{Payload, Task, TaskId};
     use rand::SeedableRng as _;
     use tokio::time::Instant;
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn what_follows_from_each_outcome_on_the_first_and_on_the_last_attempt() {
         let throttled =
-            || not_run(Reason::Throttled(Throttle { is_rate: false, retry_after: None }));
+            || not_run(Reason::Throttled(Throttle { limit: Limit::Account, retry_after: None }));
         for (outcome, first, last, counted) in [
             (succeeded(), "succeed", "succeed", true),
             (failed(), "retry", "fail", true),

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::claim::{Claim, Lease, Rev, Standing, Terms};
 use crate::clock::Clock;
 use crate::episode::Episode;
-use crate::governor::Change;
+use crate::governor::Place;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
 use crate::queue::Queue;
 use crate::retry::{Backoff, Ended, Settlement, decide, max_attempts};
@@ -156,12 +156,15 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         claim: &mut Claim,
         rng: &mut StdRng,
     ) -> (Outcome, Duration) {
-        let governor = &queue.function.governor;
         let mut refusals = 0;
         loop {
-            if let Err(refusal) = self.may_start(queue, claim, rng).await {
-                return (Outcome::NotRun(refusal), Duration::ZERO);
-            }
+            let place = match self.may_start(queue, claim, rng).await {
+                Ok(place) => place,
+                Err(refusal) => {
+                    function_refuses(queue, &refusal);
+                    return (Outcome::NotRun(refusal), Duration::ZERO);
+                }
+            };
             let began = Instant::now();
             let invocation = Invocation {
                 function: &queue.function.name,
@@ -172,21 +175,19 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             };
             let outcome = self.invoker.invoke(invocation).await;
             let Outcome::NotRun(refusal) = &outcome else {
-                governor.ended();
+                drop(place);
                 function_works(queue);
                 return (outcome, began.elapsed());
             };
             match refusal.reason {
                 Reason::Throttled(throttle) => {
-                    if let Some(change) = governor.throttled(throttle) {
-                        limiter_changed(queue, change, &refusal.failure);
-                    }
-                    if governor.is_shut_out() {
+                    place.throttled(throttle, &refusal.failure);
+                    if queue.function.governor.is_shut_out() {
                         function_refuses(queue, refusal);
                     }
                 }
                 Reason::Unavailable => {
-                    governor.ended();
+                    place.unused();
                     function_refuses(queue, refusal);
                     refusals += 1;
                     tokio::select! {
@@ -196,7 +197,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                     }
                 }
                 _ => {
-                    governor.ended();
+                    place.unused();
                     function_refuses(queue, refusal);
                     return (outcome, began.elapsed());
                 }
@@ -206,12 +207,12 @@ impl<S: Store, I: Invoker> Worker<S, I> {
 
     /// Waits until the function may be started under a lease that covers it, and takes a place
     /// with its governor then; or says why it must not.
-    async fn may_start(
+    async fn may_start<'q>(
         &self,
-        queue: &Queue,
+        queue: &'q Queue,
         claim: &mut Claim,
         rng: &mut StdRng,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Place<'q>, Refusal> {
         loop {
             if let Some(refusal) = self.objection(queue, claim) {
                 return Err(refusal);
@@ -223,7 +224,9 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 biased;
                 () = self.shutdown.draining() => {}
                 () = sleep_until(claim.lease.start_by()) => {}
-                () = queue.function.governor.start() => return Ok(()),
+                place = queue.function.governor.start() => {
+                    return place.map_err(|off| Refusal::new(Reason::Broken, off.failure()));
+                }
             }
         }
     }
@@ -374,17 +377,4 @@ fn function_refuses(queue: &Queue, refusal: &Refusal) {
             queue, function, code, error, "Lambda cannot start it; tasks wait, no attempt is spent"
         ),
     }
-}
-
-fn limiter_changed(queue: &Queue, change: Change, failure: &Failure) {
-    info!(
-        event = "limiter.changed",
-        queue = queue.name,
-        function = queue.function.name,
-        from = change.from,
-        to = change.to,
-        code = failure.error_type,
-        error = failure.message,
-        "so many run at once from now on; more as soon as Lambda gives more"
-    );
 }

@@ -14,7 +14,8 @@ use tokio::time::{timeout, timeout_at};
 use super::errors::{configuration_refusal, invoke_outcome};
 use super::transport::Transport;
 use crate::invoker::{
-    Failure, Invocation, Invoker, Outcome, Reason, Refusal, Success, TaskResult, Throttle,
+    Concurrency, Failure, Invocation, Invoker, Limit, Outcome, Reason, Refusal, Success,
+    TaskResult, Throttle,
 };
 
 /// Lambda takes no longer ClientContext, counted as base64
@@ -51,13 +52,18 @@ impl LambdaInvoker {
 
 impl Invoker for LambdaInvoker {
     async fn invoke(&self, invocation: Invocation<'_>) -> Outcome {
-        let trace = invocation.claim.task.trace.clone();
-        let call = self.request(&invocation).customize().mutate_request(move |request| {
-            if let Some(trace) = &trace {
-                request.headers_mut().insert("x-amzn-trace-id", trace.clone());
+        let request = self.request(&invocation);
+        // A call with a trace costs more, so those without are not made like it.
+        let sent = match invocation.claim.task.trace.clone() {
+            None => timeout_at(invocation.deadline, request.send()).await,
+            Some(trace) => {
+                let call = request.customize().mutate_request(move |request| {
+                    request.headers_mut().insert("x-amzn-trace-id", trace.clone());
+                });
+                timeout_at(invocation.deadline, Box::pin(call.send())).await
             }
-        });
-        match timeout_at(invocation.deadline, call.send()).await {
+        };
+        match sent {
             Ok(Ok(output)) => answer(output),
             Ok(Err(error)) => {
                 let throttle = throttle(error.as_service_error());
@@ -84,6 +90,35 @@ impl Invoker for LambdaInvoker {
         // Lambda's own default, should it ever leave the field out.
         let seconds = output.timeout().and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(3);
         Ok(Duration::from_secs(seconds))
+    }
+
+    async fn concurrency(&self, function: &str) -> Option<Concurrency> {
+        let reads = async {
+            // Concurrency is a matter of the function, not of an alias.
+            let request = self.client.get_function_concurrency();
+            let own = request.function_name(without_qualifier(function)).send().await.ok()?;
+            if let Some(own) = own.reserved_concurrent_executions() {
+                return u32::try_from(own).ok().map(Concurrency::Reserved);
+            }
+            let account = self.client.get_account_settings().send().await.ok()?;
+            let shared = account.account_limit()?.unreserved_concurrent_executions()?;
+            u32::try_from(shared).ok().map(Concurrency::Shared)
+        };
+        timeout(CONFIGURATION_TIMEOUT, reads).await.ok()?
+    }
+}
+
+/// A function's name or ARN without the version or alias at its end.
+fn without_qualifier(function: &str) -> &str {
+    let parts = if function.contains(":function:") {
+        // arn:aws:lambda:REGION:ACCOUNT:function:NAME, or from ACCOUNT on.
+        if function.starts_with("arn:") { 7 } else { 3 }
+    } else {
+        1
+    };
+    match function.match_indices(':').nth(parts - 1) {
+        Some((end, _)) => &function[..end],
+        None => function,
     }
 }
 
@@ -169,23 +204,38 @@ fn client_context(invocation: &Invocation<'_>) -> Option<String> {
 /// What a throttle says. How long Lambda asks to wait comes in seconds; a minute is as long as is
 /// believed.
 fn throttle(error: Option<&InvokeError>) -> Throttle {
-    use ThrottleReason::{
-        CallerRateLimitExceeded, ConcurrentSnapshotCreateLimitExceeded,
-        FunctionInvocationRateLimitExceeded, ReservedFunctionInvocationRateLimitExceeded,
-    };
     let Some(InvokeError::TooManyRequestsException(error)) = error else {
-        return Throttle { is_rate: false, retry_after: None };
+        return Throttle { limit: Limit::Account, retry_after: None };
     };
-    let is_rate = matches!(
-        error.reason(),
+    let limit = match error.reason() {
+        Some(ThrottleReason::ReservedFunctionConcurrentInvocationLimitExceeded) => Limit::Reserved,
         Some(
-            CallerRateLimitExceeded
-                | ConcurrentSnapshotCreateLimitExceeded
-                | FunctionInvocationRateLimitExceeded
-                | ReservedFunctionInvocationRateLimitExceeded
-        )
-    );
+            ThrottleReason::FunctionInvocationRateLimitExceeded
+            | ThrottleReason::ReservedFunctionInvocationRateLimitExceeded,
+        ) => Limit::FunctionRate,
+        Some(ThrottleReason::CallerRateLimitExceeded) => Limit::CallerRate,
+        Some(ThrottleReason::ConcurrentSnapshotCreateLimitExceeded) => Limit::Snapshots,
+        _ => Limit::Account,
+    };
     let seconds = error.retry_after_seconds().and_then(|seconds| seconds.parse().ok());
     let retry_after = seconds.map(|it| Duration::from_secs(it).min(Duration::from_secs(60)));
-    Throttle { is_rate, retry_after }
+    Throttle { limit, retry_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_qualifier_is_taken_off_names_and_arns() {
+        for (function, plain) in [
+            ("f", "f"),
+            ("f:live", "f"),
+            ("123456789012:function:f:7", "123456789012:function:f"),
+            ("arn:aws:lambda:eu-west-1:1:function:f", "arn:aws:lambda:eu-west-1:1:function:f"),
+            ("arn:aws:lambda:eu-west-1:1:function:f:7", "arn:aws:lambda:eu-west-1:1:function:f"),
+        ] {
+            assert_eq!(without_qualifier(function), plain);
+        }
+    }
 }

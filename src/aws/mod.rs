@@ -5,6 +5,8 @@ mod invoker;
 mod item;
 mod meter;
 mod producer;
+#[cfg(feature = "local")]
+mod reference;
 mod scan;
 mod store;
 mod table;
@@ -15,12 +17,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::Credentials;
+use aws_sdk_dynamodb::config::retry::{RetryPartition, TokenBucket};
+use aws_sdk_dynamodb::config::{Credentials, StalledStreamProtectionConfig};
+use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 pub use invoker::LambdaInvoker;
 pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
+#[cfg(feature = "local")]
+pub use reference::SdkClient;
 pub use scan::Snapshot;
 pub use store::DynamoStore;
 pub use table::{Created, Difference, Table};
@@ -63,9 +69,9 @@ impl Clients {
     ///
     /// When no region is set anywhere.
     pub async fn new(place: &Place) -> Result<Clients, NoRegion> {
-        let shared = shared_config(place).await;
-        let region = shared.region().ok_or(NoRegion)?.to_string();
         let transport = Transport::new(place.http, place.ca_bundle.as_deref());
+        let shared = shared_config(place, transport.beside(Http::Auto)).await;
+        let region = shared.region().ok_or(NoRegion)?.to_string();
         let dynamodb = dynamodb_client(&shared, place);
         let lambda = lambda_client(&shared, place, &transport);
         Ok(Clients { dynamodb, lambda, transport, region })
@@ -95,8 +101,9 @@ impl Clients {
 )]
 pub struct NoRegion;
 
-async fn shared_config(place: &Place) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+/// What the clients have in common; `http` carries all but the invocations.
+async fn shared_config(place: &Place, http: impl HttpClient + 'static) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     if let Some(region) = &place.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -111,7 +118,8 @@ async fn shared_config(place: &Place) -> SdkConfig {
 }
 
 /// DynamoDB answers in milliseconds or is in trouble: short time-outs, quick retries. Every call
-/// of ours may be sent twice.
+/// of ours may be sent twice. The SDK lets all clients of a service share a hundred retries; ours
+/// are bounded by the calls at once, and by how the engine waits while the table is in trouble.
 fn dynamodb_client(shared: &SdkConfig, place: &Place) -> aws_sdk_dynamodb::Client {
     let mut config = aws_sdk_dynamodb::config::Builder::from(shared)
         .retry_config(
@@ -120,13 +128,17 @@ fn dynamodb_client(shared: &SdkConfig, place: &Place) -> aws_sdk_dynamodb::Clien
                 .with_initial_backoff(Duration::from_millis(50))
                 .with_max_backoff(Duration::from_secs(1)),
         )
+        .retry_partition(
+            RetryPartition::custom("burstd").token_bucket(TokenBucket::unlimited()).build(),
+        )
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(2))
                 .operation_attempt_timeout(Duration::from_secs(5))
-                .operation_timeout(Duration::from_secs(15))
                 .build(),
-        );
+        )
+        // An attempt's time is short enough; watching its speed, too, only costs.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(url) = &place.dynamodb_endpoint_url {
         config = config.endpoint_url(url);
     }
@@ -135,27 +147,24 @@ fn dynamodb_client(shared: &SdkConfig, place: &Place) -> aws_sdk_dynamodb::Clien
 
 /// A retry of the SDK would run the function again inside one attempt, so there are none; and a
 /// function that thinks for minutes sends nothing meanwhile, so nothing is too slow before the
-/// attempt's own deadline.
+/// attempt's own deadline. How long a connection may take, the transport knows.
 fn lambda_client(
     shared: &SdkConfig,
     place: &Place,
     transport: &Transport,
 ) -> aws_sdk_lambda::Client {
-    let mut config =
-        aws_sdk_lambda::config::Builder::from(shared)
-            .http_client(transport.clone())
-            .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(
-                aws_sdk_lambda::config::StalledStreamProtectionConfig::disabled(),
-            )
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(Duration::from_secs(5))
-                    .disable_read_timeout()
-                    .disable_operation_timeout()
-                    .disable_operation_attempt_timeout()
-                    .build(),
-            );
+    let mut config = aws_sdk_lambda::config::Builder::from(shared)
+        .http_client(transport.clone())
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .timeout_config(
+            TimeoutConfig::builder()
+                .disable_connect_timeout()
+                .disable_read_timeout()
+                .disable_operation_timeout()
+                .disable_operation_attempt_timeout()
+                .build(),
+        );
     if let Some(url) = &place.lambda_endpoint_url {
         config = config.endpoint_url(url);
     }

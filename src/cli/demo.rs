@@ -120,7 +120,7 @@ impl Demo {
     fn config(&self) -> Config {
         let source = format!(
             "table = \"demo\"\nmax_in_flight = {}\n[queues.demo]\nfunction = \"demo\"\n\
-             backoff = {{ base = \"200ms\", max = \"1s\" }}\n",
+             backoff = {{ base = \"200ms\", max = \"1s\" }}\n[functions.demo]\nramp = 100000\n",
             self.max_in_flight()
         );
         Config::parse(&source).expect("the demo's configuration is valid; a test holds that")

@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+#[cfg(feature = "local")]
+mod bench;
 mod check;
 #[cfg(feature = "local")]
 mod demo;
@@ -44,6 +46,17 @@ enum Command {
     /// Run DynamoDB, Lambda and the daemon on this machine, without AWS, to try things out
     #[cfg(feature = "local")]
     Dev(dev::Dev),
+    /// Compare ways to make many calls at once, on this machine, without AWS
+    #[cfg(feature = "local")]
+    Bench(bench::Bench),
+    /// A part of `burstd bench`
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    BenchEndpoint { behaviour: String },
+    /// A part of `burstd bench`
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    BenchCaller { orders: String },
 }
 
 /// The file that most commands read.
@@ -79,6 +92,12 @@ pub fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         #[cfg(feature = "local")]
         Command::Dev(dev) => dev.run(),
+        #[cfg(feature = "local")]
+        Command::Bench(bench) => bench.run(),
+        #[cfg(feature = "local")]
+        Command::BenchEndpoint { behaviour } => bench::serve(&behaviour),
+        #[cfg(feature = "local")]
+        Command::BenchCaller { orders } => bench::call(&orders),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

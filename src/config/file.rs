@@ -1,11 +1,13 @@
 //! The file as people write it: every key, its default and its bounds, once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::reader::{Entry, Problem, Reader, Section};
 use super::{AwsConfig, Config, LogConfig, QueueConfig, Timeout};
 use crate::aws::Http;
 use crate::dispatcher::{Limits, Pace};
+use crate::governor::Caps;
 use crate::retry::{Backoff, OnUnknown, Policy};
 use crate::telemetry::{self, Format};
 
@@ -31,7 +33,9 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     if named.is_empty() {
         queues.complain_of_all("there must be at least one queue: write [queues.NAME]");
     }
-    let queues = named.into_iter().map(|(name, of)| queue(name, of, max_in_flight)).collect();
+    let queues: Vec<_> =
+        named.into_iter().map(|(name, of)| queue(name, of, max_in_flight)).collect();
+    let functions = functions(root.section("functions"), &queues);
     let limits = Limits {
         max_in_flight: max_in_flight as usize,
         pace: pace(root.section("poll")),
@@ -40,6 +44,7 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let config = Config {
         table: value(table, String::new()),
         queues,
+        functions,
         limits,
         aws: aws(root.section("aws")),
         log: log(root.section("log")),
@@ -83,6 +88,56 @@ fn queue(name: String, mut section: Section<'_, '_>, max_in_flight: u32) -> Queu
     };
     section.finish();
     queue
+}
+
+/// What the operator allows of functions, each named as the queues name it.
+fn functions(mut section: Section<'_, '_>, queues: &[QueueConfig]) -> BTreeMap<String, Caps> {
+    let named = section.sections().into_iter().map(|(name, section)| {
+        if !queues.iter().any(|queue| queue.function == name) {
+            let used: BTreeSet<_> =
+                queues.iter().map(|queue| format!("{:?}", queue.function)).collect();
+            let used = used.into_iter().collect::<Vec<_>>().join(", ");
+            section.complain_of_all(&format!(
+                "no queue runs this function; name it as the queues do: {used}"
+            ));
+        }
+        (name, caps(section))
+    });
+    named.collect()
+}
+
+fn caps(mut section: Section<'_, '_>) -> Caps {
+    let max_concurrency = section.number("max_concurrency", 1..=MOST_IN_FLIGHT);
+    let caps = Caps {
+        max_concurrency: max_concurrency.map(|entry| entry.value as usize),
+        start_rate: start_rate(&mut section),
+        ramp: value(section.number("ramp", 1..=MOST_IN_FLIGHT), Caps::LAMBDAS_RAMP),
+    };
+    section.finish();
+    caps
+}
+
+/// Starts in a second, written as `"50/s"`, `"200/m"` or `"1000/h"`.
+fn start_rate(section: &mut Section<'_, '_>) -> Option<f64> {
+    let entry = section.string("start_rate")?;
+    let seconds = |unit: &str| match unit.trim() {
+        "s" => Some(1.0),
+        "m" => Some(60.0),
+        "h" => Some(3600.0),
+        _ => None,
+    };
+    let rate = entry.value.split_once('/').and_then(|(starts, unit)| {
+        Some(f64::from(starts.trim().parse::<u32>().ok()?) / seconds(unit)?)
+    });
+    if rate.is_none_or(|rate| rate <= 0.0) {
+        section.complain(
+            &entry,
+            "must be a number of starts in a second, minute or hour, such as \"50/s\", \
+             \"200/m\" or \"1000/h\""
+                .to_owned(),
+        );
+    }
+    rate
 }
 
 /// Name, `name:alias`, or ARN, as far as its letters tell.

@@ -3,12 +3,14 @@
 mod file;
 mod reader;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::aws::Http;
 use crate::dispatcher::Limits;
+use crate::governor::Caps;
 use crate::retry::Policy;
 use crate::telemetry::Format;
 
@@ -21,6 +23,8 @@ pub struct Config {
     pub table: String,
     /// The queues that are served, by name.
     pub queues: Vec<QueueConfig>,
+    /// What the operator allows of functions; of those not named here, Lambda decides alone.
+    pub functions: BTreeMap<String, Caps>,
     /// Caps and paces of the process.
     pub limits: Limits,
     /// Where AWS is, beside what the environment says.
@@ -103,6 +107,11 @@ impl Config {
     /// With everything that is wrong in it.
     pub fn parse(source: &str) -> Result<Config, Vec<Problem>> {
         file::read(source)
+    }
+
+    /// What the operator allows of a function.
+    pub fn caps(&self, function: &str) -> Caps {
+        self.functions.get(function).copied().unwrap_or_default()
     }
 
     /// The queue with this name.
@@ -200,8 +209,8 @@ level = "loud"
         let expected = [
             "line 1: table: missing: name the DynamoDB table: table = \"tasks\"",
             "line 2: max_in_flight = 0: must be between 1 and 100000",
-            "line 3: tabel: unknown key; known here: table, max_in_flight, queues, poll, shutdown, \
-             aws, log",
+            "line 3: tabel: unknown key; known here: table, max_in_flight, queues, functions, \
+             poll, shutdown, aws, log",
             "line 6: queues.thumbs.function = \"make thumbnail\": must be a function's name, \
              name:alias, or ARN",
             "line 7: queues.thumbs.max_attempts = \"five\": must be a whole number",
@@ -245,6 +254,26 @@ level = "loud"
     }
 
     #[test]
+    fn a_function_s_caps_are_its_own_and_of_a_function_that_some_queue_runs() {
+        let caps = "max_concurrency = 200\nstart_rate = \"90/m\"\nramp = 3000\n";
+        let source = format!("{MINIMAL}[functions.f]\n{caps}");
+        let expected = Caps { max_concurrency: Some(200), start_rate: Some(1.5), ramp: 3000 };
+        let config = Config::parse(&source).expect("it is valid");
+        assert_eq!(config.caps("f"), expected);
+        assert_eq!(config.caps("g"), Caps::default());
+        let source = "[functions.g]\nstart_rate = \"fast\"\nmax_concurrency = 0\n";
+        assert_eq!(
+            problems(&format!("{MINIMAL}{source}")),
+            [
+                "line 4: functions.g: no queue runs this function; name it as the queues do: \"f\"",
+                "line 5: functions.g.start_rate = \"fast\": must be a number of starts in a \
+                 second, minute or hour, such as \"50/s\", \"200/m\" or \"1000/h\"",
+                "line 6: functions.g.max_concurrency = 0: must be between 1 and 100000",
+            ]
+        );
+    }
+
+    #[test]
     fn a_queue_s_name_leaves_room_for_shards() {
         let said = problems("table = \"t\"\n[queues.\"a#1\"]\nfunction = \"f\"\n");
         assert!(said[0].contains("no #"), "{said:?}");
@@ -277,6 +306,7 @@ level = "loud"
             let mut minimal = Config::parse(MINIMAL).expect("it is valid");
             minimal.queues[0].name = "thumbs".to_owned();
             minimal.queues[0].function = "make-thumbnail:live".to_owned();
+            minimal.functions.insert("make-thumbnail:live".to_owned(), Caps::default());
             assert_eq!(reference, minimal);
         }
 

@@ -8,7 +8,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use super::Pace;
+use crate::governor::Governor;
 use crate::queue::Queue;
 use crate::retry::Backoff;
 use crate::store::{Cursor, Page};
@@ -26,9 +26,51 @@ const MOST_PAGES: u32 = 20;
 const PROBE_BACKOFF: Backoff =
     Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
 
+/// How often a shard's index is asked: at `min` while there is work, slowing down to `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The shortest time between two passes.
+    pub min: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// A function's tasks in flight, in all its queues.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) governor: Arc<Governor>,
+    pub(super) in_flight: usize,
+}
+
+impl Load {
+    /// How many more tasks of the function it is worth to claim.
+    pub(super) fn room(&self) -> usize {
+        self.governor.capacity().map_or(usize::MAX, |most| most.saturating_sub(self.in_flight))
+    }
+}
+
+/// A lane for each queue, and the load of each function.
+pub(super) fn lanes(queues: Vec<Queue>, pace: Pace, now: Instant) -> (Vec<Lane>, Vec<Load>) {
+    let mut loads: Vec<Load> = Vec::new();
+    let mut load_of = |governor: &Arc<Governor>| {
+        let known = loads.iter().position(|load| Arc::ptr_eq(&load.governor, governor));
+        known.unwrap_or_else(|| {
+            loads.push(Load { governor: governor.clone(), in_flight: 0 });
+            loads.len() - 1
+        })
+    };
+    let lanes = queues.into_iter().map(|queue| {
+        let load = load_of(&queue.function.governor);
+        Lane::new(queue, load, pace, now)
+    });
+    (lanes.collect(), loads)
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) queue: Arc<Queue>,
+    /// Which function runs its tasks.
+    pub(super) load: usize,
     pub(super) in_flight: usize,
     pub(super) shards: Vec<Shard>,
     pause: Option<Pause>,
@@ -42,9 +84,9 @@ struct Pause {
 }
 
 impl Lane {
-    pub(super) fn new(queue: Queue, pace: Pace, now: Instant) -> Self {
+    fn new(queue: Queue, load: usize, pace: Pace, now: Instant) -> Self {
         let shards = queue.shards.iter().map(|name| Shard::new(name.clone(), pace, now)).collect();
-        Lane { queue: Arc::new(queue), in_flight: 0, shards, pause: None }
+        Lane { queue: Arc::new(queue), load, in_flight: 0, shards, pause: None }
     }
 
     /// How many more tasks may start.
@@ -78,6 +120,12 @@ impl Lane {
     /// When a paused queue is to be looked at again.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.pause.as_ref().map(|pause| pause.until).filter(|until| *until > now)
+    }
+
+    /// When the index is to be asked next.
+    pub(super) fn next_poll(&self) -> Option<Instant> {
+        let asks = self.shards.iter().filter(|shard| shard.wants_poll());
+        asks.map(|shard| shard.next_poll).min()
     }
 
     /// The next candidate, from the shards in turn.

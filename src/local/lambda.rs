@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::dynamodb::listen;
+use super::limits::Limits;
 use super::protocol;
 
 /// One invocation, as a function sees it.
@@ -83,6 +84,8 @@ pub type Handler = Arc<dyn Fn(Call) -> Pin<Box<dyn Future<Output = Answer> + Sen
 pub struct LocalFunction {
     /// The longest it may run.
     pub timeout: Duration,
+    /// The concurrency that is reserved for it, and is its limit.
+    pub max_concurrency: Option<u32>,
     /// Its code.
     pub handler: Handler,
 }
@@ -94,7 +97,8 @@ impl LocalFunction {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Answer> + Send + 'static,
     {
-        LocalFunction { timeout, handler: Arc::new(move |call| Box::pin(code(call))) }
+        let handler: Handler = Arc::new(move |call| Box::pin(code(call)));
+        LocalFunction { timeout, max_concurrency: None, handler }
     }
 }
 
@@ -118,6 +122,8 @@ pub struct Running {
     pub peak_at: Option<Instant>,
     /// Invocations that were begun, in all.
     pub begun: u64,
+    /// Invocations that a limit refused.
+    pub throttled: u64,
 }
 
 /// Counts running functions.
@@ -135,11 +141,15 @@ impl Gauge {
         }
     }
 
+    pub(super) fn throttled(&self) {
+        self.0.lock().expect("nothing panics while holding this lock").throttled += 1;
+    }
+
     pub(super) fn end(&self) {
         self.0.lock().expect("nothing panics while holding this lock").now -= 1;
     }
 
-    fn read(&self) -> Running {
+    pub(super) fn read(&self) -> Running {
         *self.0.lock().expect("nothing panics while holding this lock")
     }
 }
@@ -160,12 +170,21 @@ impl EmbeddedLambda {
     ///
     /// When the port is taken, or the system gives no thread.
     pub fn start(address: SocketAddr, functions: Functions) -> io::Result<Self> {
+        Self::limited(address, functions, Limits::default())
+    }
+
+    /// The same, within limits as Lambda's.
+    ///
+    /// # Errors
+    ///
+    /// When the port is taken, or the system gives no thread.
+    pub fn limited(address: SocketAddr, functions: Functions, limits: Limits) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = listen(&runtime, address)?;
         let address = listener.local_addr()?;
         let gauge = Arc::new(Gauge::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        let router = protocol::router(functions, gauge.clone());
+        let router = protocol::router(functions, limits, gauge.clone());
         let thread = thread::Builder::new().name("lambda".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -181,11 +200,6 @@ impl EmbeddedLambda {
             });
         })?;
         Ok(EmbeddedLambda { address, gauge, stop: Some(stop), thread: Some(thread) })
-    }
-
-    /// The endpoint's routes, to be served by other means.
-    pub fn router(functions: Functions) -> axum::Router {
-        protocol::router(functions, Arc::default())
     }
 
     /// Where it is.

@@ -4,7 +4,9 @@
 pub mod dynamodb;
 pub mod functions;
 pub mod lambda;
+pub mod limits;
 mod protocol;
+pub mod tls;
 
 use crate::aws::Place;
 

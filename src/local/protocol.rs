@@ -16,23 +16,28 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::lambda::{Answer, Call, Functions, Gauge, LocalFunction, TaskContext};
+use super::limits::{Admission, Gate, Limits};
 
 /// Lambda takes no larger event of a synchronous invocation.
 const PAYLOAD_LIMIT_BYTES: usize = 6 * 1024 * 1024;
 
 struct Endpoint {
     functions: Functions,
+    gate: Arc<Gate>,
     gauge: Arc<Gauge>,
 }
 
 type Shared = State<Arc<Endpoint>>;
 
-pub(super) fn router(functions: Functions, gauge: Arc<Gauge>) -> Router {
+pub(super) fn router(functions: Functions, limits: Limits, gauge: Arc<Gauge>) -> Router {
+    let gate = Arc::new(Gate::new(limits));
     Router::new()
         .route("/2015-03-31/functions/{name}/invocations", post(invoke))
         .route("/2015-03-31/functions/{name}/configuration", get(configuration))
+        .route("/2019-09-30/functions/{name}/concurrency", get(concurrency))
+        .route("/2016-08-19/account-settings", get(account_settings))
         .layer(DefaultBodyLimit::max(2 * PAYLOAD_LIMIT_BYTES))
-        .with_state(Arc::new(Endpoint { functions, gauge }))
+        .with_state(Arc::new(Endpoint { functions, gate, gauge }))
 }
 
 async fn invoke(
@@ -62,9 +67,16 @@ async fn invoke(
     if invocation_type == Some("DryRun") {
         return empty(&request_id, StatusCode::NO_CONTENT);
     }
+    let admission = match endpoint.gate.admit(name, function.max_concurrency) {
+        Ok(admission) => admission,
+        Err(refusal) => {
+            endpoint.gauge.throttled();
+            return respond(&request_id, refusal);
+        }
+    };
     // The function runs on whatever becomes of this connection, as it does in Lambda.
     #[expect(clippy::disallowed_methods, reason = "it outlives its caller, and ends by itself")]
-    let run = tokio::spawn(run(endpoint.clone(), function.clone(), call));
+    let run = tokio::spawn(run(endpoint.clone(), function.clone(), admission, call));
     if invocation_type == Some("Event") {
         return empty(&request_id, StatusCode::ACCEPTED);
     }
@@ -73,7 +85,12 @@ async fn invoke(
 }
 
 /// Runs a function to its end, or to its timeout.
-async fn run(endpoint: Arc<Endpoint>, function: LocalFunction, call: Call) -> Answer {
+async fn run(
+    endpoint: Arc<Endpoint>,
+    function: LocalFunction,
+    _admission: Admission,
+    call: Call,
+) -> Answer {
     let request_id = call.request_id.clone();
     endpoint.gauge.begin();
     let _running = EndOnDrop(&endpoint.gauge);
@@ -116,6 +133,36 @@ async fn configuration(State(endpoint): Shared, Path(name): Path<String>) -> Res
             }),
         ),
     }
+}
+
+async fn concurrency(State(endpoint): Shared, Path(name): Path<String>) -> Response<Body> {
+    let request_id = random_id();
+    let name = plain_name(&name);
+    let Some(function) = endpoint.functions.get(name) else {
+        return not_found(&endpoint.functions, name, &request_id);
+    };
+    if endpoint.gate.is_secret() {
+        return denied(&request_id);
+    }
+    let reserved = function.max_concurrency;
+    let body = reserved.map_or(json!({}), |most| json!({ "ReservedConcurrentExecutions": most }));
+    json_response(&request_id, StatusCode::OK, &body)
+}
+
+async fn account_settings(State(endpoint): Shared) -> Response<Body> {
+    if endpoint.gate.is_secret() {
+        return denied(&random_id());
+    }
+    let limit = json!({
+        "ConcurrentExecutions": endpoint.gate.account(),
+        "UnreservedConcurrentExecutions": endpoint.gate.unreserved(&endpoint.functions),
+    });
+    json_response(&random_id(), StatusCode::OK, &json!({ "AccountLimit": limit }))
+}
+
+fn denied(request_id: &str) -> Response<Body> {
+    let body = json!({ "Message": "no identity-based policy allows the action" });
+    respond(request_id, Answer::Refused { status: 403, code: "AccessDeniedException", body })
 }
 
 fn whole_seconds(timeout: Duration) -> u64 {

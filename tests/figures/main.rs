@@ -1,16 +1,10 @@
 //! The daemon's figures, measured on the real program as a process of its own: what it costs when
 //! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it;
-//! `cargo bench --bench figures -- burst [CALLS] [SECONDS]` measures the transport alone,
-//! and `-- limited` the governor before a function that may run 200 times at once.
+//! `cargo bench --bench figures -- limited` and `-- ramp` measure the governor before a function
+//! with a limit, `-- tasks` the CPU of each task. `burstd bench` measures the transport.
 
-mod burst;
-#[path = "../it/support/invoke.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the tests use the rest of it")]
-mod invoke;
 mod limited;
-#[path = "../it/support/tls.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the tests use the rest of it")]
-mod tls;
+mod tasks;
 
 use std::fs;
 use std::io;
@@ -24,6 +18,7 @@ use burstd::clock::Clock;
 use burstd::local::dynamodb::EmbeddedDynamoDb;
 use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
 use burstd::local::place;
+use burstd::usage;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;
@@ -38,16 +33,12 @@ type Starts = Arc<Mutex<Vec<(String, Instant)>>>;
 #[tokio::main]
 async fn main() -> io::Result<()> {
     burstd::descriptors::raise();
-    let arguments: Vec<_> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
-    let number = |index: usize, otherwise| {
-        arguments.get(index).and_then(|it| it.parse().ok()).unwrap_or(otherwise)
-    };
-    match arguments.first().map(String::as_str) {
-        Some("endpoint") => burst::endpoint().await,
-        Some("limited") => limited::measure().await,
-        Some("burst") => {
-            burst::measure(number(1, 500), Duration::from_secs(number(2, 2) as u64)).await
-        }
+    let what = std::env::args().skip(1).find(|argument| argument != "--bench");
+    match what.as_deref() {
+        Some("limited") => limited::of_200().await,
+        Some("ramp") => limited::by_ramp().await,
+        Some("tasks") => tasks::measure().await,
+        Some("endpoints") => tasks::endpoints().await,
         _ => daemon().await,
     }
 }
@@ -62,7 +53,7 @@ async fn daemon() -> io::Result<()> {
     let table = clients.map_err(io::Error::other)?.table("tasks");
     table.create().await.map_err(io::Error::other)?;
     let producer = table.producer().await.map_err(io::Error::other)?;
-    let daemon = Daemon::start(&dynamodb.url(), &lambda.url())?;
+    let daemon = Daemon::start(&dynamodb.url(), &lambda.url(), 500)?;
     sleep(Duration::from_secs(2)).await;
 
     let (before, began) = (daemon.cpu()?, Instant::now());
@@ -155,14 +146,17 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(dynamodb: &str, lambda: &str) -> io::Result<Self> {
+    fn start(dynamodb: &str, lambda: &str, max_in_flight: usize) -> io::Result<Self> {
         let directory = tempfile::TempDir::new()?;
         let config = directory.path().join("burstd.toml");
         let aws = format!(
             "[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{dynamodb}\"\n\
              lambda_endpoint_url = \"{lambda}\"\n"
         );
-        let queue = "table = \"tasks\"\n[queues.work]\nfunction = \"work\"\n";
+        let queue = format!(
+            "table = \"tasks\"\nmax_in_flight = {max_in_flight}\n[queues.work]\n\
+             function = \"work\"\n"
+        );
         fs::write(&config, format!("{queue}{aws}"))?;
         let child = Command::new(env!("CARGO_BIN_EXE_burstd"))
             .args(["run", "--config"])
@@ -174,34 +168,16 @@ impl Daemon {
     }
 
     fn cpu(&self) -> io::Result<Duration> {
-        cpu_of(&self.child.id().to_string())
+        usage::cpu(&self.child.id().to_string())
     }
 
     fn resident_mb(&self) -> io::Result<f64> {
-        memory_mb(&self.child.id().to_string(), "VmRSS:")
+        Ok(usage::resident_kb(&self.child.id().to_string())? as f64 / 1024.0)
     }
 
     fn peak_mb(&self) -> io::Result<f64> {
-        memory_mb(&self.child.id().to_string(), "VmHWM:")
+        Ok(usage::peak_resident_kb(&self.child.id().to_string())? as f64 / 1024.0)
     }
-}
-
-/// CPU time of a process so far: the first figure of each thread's schedstat, in nanoseconds.
-fn cpu_of(process: &str) -> io::Result<Duration> {
-    let mut total = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
-        total += Duration::from_nanos(nanos.unwrap_or_default());
-    }
-    Ok(total)
-}
-
-fn memory_mb(process: &str, field: &str) -> io::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-    let kilobytes = line.split_whitespace().nth(1).and_then(|number| number.parse::<f64>().ok());
-    kilobytes.map(|kilobytes| kilobytes / 1024.0).ok_or_else(|| io::Error::other("no figure"))
 }
 
 impl Drop for Daemon {

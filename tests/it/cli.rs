@@ -236,3 +236,26 @@ fn a_port_that_is_taken_is_named_with_the_option_that_changes_it() {
     assert_eq!(code, 69);
     assert!(said.contains(&port) && said.contains("--dynamodb-port"), "{said}");
 }
+
+#[test]
+fn a_bench_compares_ways_to_call_and_each_call_runs_once() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let plot = directory.path().join("plot.svg");
+    let mut bench = command(&["bench", "--json", "--only", "pool,burstd", "--concurrency", "60"]);
+    bench.args(["--duration", "60ms", "--spread", "20ms", "--goaway", "25", "--limit", "50"]);
+    let printed = success(&bench.arg("--svg").arg(&plot).output().expect("it runs"));
+    let rows: Vec<Value> =
+        printed.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
+    let ways: Vec<_> = rows.iter().map(|row| row["way"].as_str().unwrap_or_default()).collect();
+    assert_eq!(ways, ["a pool of 8", "burstd, cold", "burstd, warm"]);
+    for (row, peaks) in rows.iter().zip([8..=8, 30..=50, 30..=50]) {
+        assert_eq!(
+            (&row["failed"], &row["ran_again"]),
+            (&Value::from(0), &Value::from(0)),
+            "{row}"
+        );
+        assert!(row["peak"].as_u64().is_some_and(|peak| peaks.contains(&peak)), "{row}");
+    }
+    let plot = std::fs::read_to_string(plot).expect("it was drawn");
+    assert!(plot.contains("burstd, warm"), "{plot}");
+}

@@ -8,15 +8,18 @@ use axum::http::Response;
 use burstd::aws::{Clients, Http, LambdaInvoker, Place};
 use burstd::invoker::{Invoker as _, Outcome};
 use burstd::local::lambda::{Answer, Call, Functions, LocalFunction};
+use burstd::local::tls::Manner;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::support::calls::Calls;
 use crate::support::eventually;
-use crate::support::invoke::{invoke, word};
-use crate::support::tls::{Manner, TlsLambda};
+use crate::support::invoke::{invoke, invoke_within, word};
+use crate::support::relay::Relay;
+use crate::support::tls::TlsLambda;
 
 async fn invoker(place: &Place) -> LambdaInvoker {
     Clients::new(place).await.expect("a region").invoker()
@@ -247,4 +250,23 @@ async fn an_answer_with_headers_nobody_can_read_leaves_it_unknown_because_the_fu
     let invoker = invoker(&burstd::local::place("http://127.0.0.1:1", &url)).await;
     let outcome = invoke(&invoker, "work", "{}").await;
     assert_eq!(word(&outcome), "unknown", "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_falls_silent_is_noticed_within_a_minute_and_its_calls_are_unknown() {
+    let (calls, gate) = (Calls::default(), Arc::new(Semaphore::new(0)));
+    let lambda = TlsLambda::start(gated(&calls, &gate), Manner::default()).expect("it starts");
+    let port = lambda.url().rsplit(':').next().and_then(|port| port.parse().ok());
+    let relay = Relay::start(port.expect("a URL with a port")).await.expect("a free port");
+    let url = format!("https://localhost:{}", relay.address.port());
+    let place = Place { lambda_endpoint_url: Some(url), ..lambda.place() };
+    let invoker = invoker(&place).await;
+    let call = invoke_within(Duration::from_secs(300), &invoker, "work", "{}");
+    let (outcome, silent_for) = tokio::join!(call, async {
+        eventually("it runs", async || if calls.count() == 1 { Ok(()) } else { Err(()) }).await;
+        relay.fall_silent();
+        Instant::now()
+    });
+    assert_eq!(word(&outcome), "unknown", "{outcome:?}");
+    assert!(silent_for.elapsed() < Duration::from_secs(60), "{:?}", silent_for.elapsed());
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use burstd::aws::{Clients, LambdaInvoker};
-use burstd::invoker::{Outcome, Reason, Throttle};
+use burstd::invoker::{Limit, Outcome, Reason, Throttle};
 use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
 use burstd::local::place;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ async fn lambda_s_wish_to_wait_is_kept() {
     let outcome = invoke(&invoker(&lambda.url()).await, "refuse", &event.to_string()).await;
     let Outcome::NotRun(refusal) = outcome else { panic!("{outcome:?}") };
     let retry_after = Some(Duration::from_secs(7));
-    let throttle = Throttle { is_rate: true, retry_after };
+    let throttle = Throttle { limit: Limit::CallerRate, retry_after };
     assert_eq!(refusal.reason, Reason::Throttled(throttle));
 }
 

@@ -64,6 +64,12 @@ impl Connector {
         Connector { http, tcp, tls: tls(ca_bundle), proxies: Matcher::from_env() }
     }
 
+    /// The same for another version of HTTP.
+    pub(super) fn beside(&self, http: Http) -> Self {
+        let (tcp, tls) = (self.tcp.clone(), self.tls.clone());
+        Connector { http, tcp, tls, proxies: Matcher::from_env() }
+    }
+
     /// Connects to where `uri` is, and shakes hands.
     pub(super) async fn connect(&self, uri: &Uri) -> Result<Connection, TransportError> {
         let connecting = async {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Response, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -42,7 +42,8 @@ const HAD_ENDED: &str = "the connection had ended";
 pub(super) struct Request {
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
+    /// As a list, a third of the memory of a map; ten thousand calls wait with theirs.
+    headers: Box<[(HeaderName, HeaderValue)]>,
     body: Bytes,
 }
 
@@ -51,7 +52,16 @@ impl Request {
         let (parts, body) = request.into_parts();
         let body = body.bytes().ok_or("a request's body must be in memory")?;
         let body = Bytes::copy_from_slice(body);
-        Ok(Request { method: parts.method, uri: parts.uri, headers: parts.headers, body })
+        let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Ok(Request { method: parts.method, uri: parts.uri, headers: headers.collect(), body })
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 1);
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
+        headers
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -64,7 +74,7 @@ impl Request {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = self.headers();
         for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
             request.headers_mut().remove(name);
         }
@@ -75,7 +85,7 @@ impl Request {
     fn for_h1(&self) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = self.headers();
         if let Some(path) = self.uri.path_and_query() {
             *request.uri_mut() = path.as_str().parse().expect("a path is a URI");
         }

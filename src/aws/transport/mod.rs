@@ -1,4 +1,4 @@
-//! The HTTP client under the Lambda client.
+//! The HTTP client under all clients of AWS.
 //!
 //! The SDK's own keeps one HTTP/2 connection per host, and Lambda allows 128 calls on it: 500
 //! invocations wait for one another, silently. This one opens as many connections as the calls
@@ -13,6 +13,7 @@ mod pool;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::{error, fmt};
 
 use aws_smithy_runtime_api::client::http::{
@@ -23,6 +24,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::{Response, StatusCode};
 use http::Uri;
+use tokio::time::timeout;
 
 use connect::Connector;
 use connection::Request;
@@ -44,9 +46,15 @@ pub enum Http {
     H2,
 }
 
-/// Carries invocations.
+/// Carries calls.
 #[derive(Clone, Debug)]
-pub(super) struct Transport(Arc<Inner>);
+pub(super) struct Transport {
+    inner: Arc<Inner>,
+    /// How long a call waits for a connection, when its client says so.
+    connect_timeout: Option<Duration>,
+    /// How long it waits for an answer, when its client says so.
+    read_timeout: Option<Duration>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -100,13 +108,22 @@ impl error::Error for TransportError {
 impl Transport {
     /// A transport that trusts what the machine trusts, and a bundle of certificates.
     pub(super) fn new(http: Http, ca_bundle: Option<&Path>) -> Self {
-        let connector = Arc::new(Connector::new(http, ca_bundle));
-        Transport(Arc::new(Inner { connector, pools: Mutex::default() }))
+        Transport::with(Connector::new(http, ca_bundle))
+    }
+
+    /// Another one with the same certificates and connections of its own.
+    pub(super) fn beside(&self, http: Http) -> Self {
+        Transport::with(self.inner.connector.beside(http))
+    }
+
+    fn with(connector: Connector) -> Self {
+        let inner = Inner { connector: Arc::new(connector), pools: Mutex::default() };
+        Transport { inner: Arc::new(inner), connect_timeout: None, read_timeout: None }
     }
 
     /// So many calls will come: connections for them are opened meanwhile.
     pub(super) fn expect(&self, calls: usize) {
-        let pools = self.0.pools.lock().expect("nothing panics while holding this lock");
+        let pools = self.inner.pools.lock().expect("nothing panics while holding this lock");
         // There is one endpoint, unless somebody calls functions of several regions by ARN; then
         // the calls may go to any of them, and each is made ready.
         for pool in pools.values() {
@@ -122,11 +139,21 @@ impl Transport {
         let mut sends = 0;
         loop {
             sends += 1;
-            let sent = match pool.slot().await {
-                Ok(mut slot) => slot.send(&request).await.and_then(convert),
+            let mut slot = match within(self.connect_timeout, pool.slot()).await {
+                Some(Ok(slot)) => slot,
                 // To connect once more at once is what the peer needs least.
-                Err(error) => return Err(ConnectorError::io(error.into())),
+                Some(Err(error)) => return Err(ConnectorError::io(error.into())),
+                None => {
+                    let error =
+                        TransportError::not_sent("no connection could be made in time", None);
+                    return Err(ConnectorError::timeout(error.into()));
+                }
             };
+            let Some(sent) = within(self.read_timeout, slot.send(&request)).await else {
+                let error = TransportError::broken("there was no answer in time", None);
+                return Err(ConnectorError::timeout(error.into()));
+            };
+            let sent = sent.and_then(convert);
             match sent {
                 Ok(response) => return Ok(response),
                 Err(error) if !error.may_have_arrived && sends < SENDS => {}
@@ -141,9 +168,17 @@ impl Transport {
             uri.scheme_str().unwrap_or_default(),
             uri.authority().map_or("", |authority| authority.as_str())
         );
-        let mut pools = self.0.pools.lock().expect("nothing panics while holding this lock");
-        let new = || Pool::new(self.0.connector.clone(), uri.clone());
+        let mut pools = self.inner.pools.lock().expect("nothing panics while holding this lock");
+        let new = || Pool::new(self.inner.connector.clone(), uri.clone());
         pools.entry(origin).or_insert_with(new).clone()
+    }
+}
+
+/// What comes of it, if it comes in time.
+async fn within<T>(time: Option<Duration>, of: impl Future<Output = T>) -> Option<T> {
+    match time {
+        None => Some(of.await),
+        Some(time) => timeout(time, of).await.ok(),
     }
 }
 
@@ -164,10 +199,14 @@ fn convert(response: http::Response<bytes::Bytes>) -> Result<HttpResponse, Trans
 impl HttpClient for Transport {
     fn http_connector(
         &self,
-        _: &HttpConnectorSettings,
+        settings: &HttpConnectorSettings,
         _: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+        SharedHttpConnector::new(Transport {
+            inner: self.inner.clone(),
+            connect_timeout: settings.connect_timeout(),
+            read_timeout: settings.read_timeout(),
+        })
     }
 }
 

@@ -10,7 +10,8 @@ use burstd::config::Config;
 use burstd::counts::Counts;
 use burstd::daemon::{self, Daemon};
 use burstd::local::dynamodb::EmbeddedDynamoDb;
-use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions};
+use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
+use burstd::local::limits::Limits;
 use burstd::local::place;
 use burstd::shutdown::Shutdown;
 use tokio::sync::watch;
@@ -39,12 +40,22 @@ impl World {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Answer> + Send + 'static,
     {
+        World::limited(None, Limits::default(), code).await
+    }
+
+    /// The same, with limits for the function, and for all.
+    pub async fn limited<F, R>(max_concurrency: Option<u32>, limits: Limits, code: F) -> World
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Answer> + Send + 'static,
+    {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let dynamodb = EmbeddedDynamoDb::start(anywhere, None).expect("a free port");
         let calls = Calls::default();
-        let functions =
-            Functions::from([("work".to_owned(), calls.function(FUNCTION_TIMEOUT, code))]);
-        let lambda = EmbeddedLambda::start(anywhere, functions).expect("a free port");
+        let function = calls.function(FUNCTION_TIMEOUT, code);
+        let function = LocalFunction { max_concurrency, ..function };
+        let functions = Functions::from([("work".to_owned(), function)]);
+        let lambda = EmbeddedLambda::limited(anywhere, functions, limits).expect("a free port");
         let client = client(&dynamodb.url());
         let world = World { dynamodb, lambda, client, calls };
         world.table().await.create().await.expect("the table can be made");
@@ -188,6 +199,7 @@ pub fn client(url: &str) -> aws_sdk_dynamodb::Client {
         aws_sdk_dynamodb::config::Credentials::new("test", "test", None, None, "tests");
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version_latest()
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .endpoint_url(url)
         .region(aws_sdk_dynamodb::config::Region::new("us-east-1"))
         .credentials_provider(credentials)

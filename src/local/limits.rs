@@ -1,0 +1,158 @@
+//! Lambda's limits, so that they can be met on this machine
+//! (docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::lambda::{Answer, Functions};
+
+/// What a Lambda endpoint allows all its functions together, and each in the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls of all functions together that run at once.
+    pub account_concurrency: Option<u32>,
+    /// New environments in 10 s, for each function.
+    pub ramp: Option<u32>,
+    /// Callers are not allowed to ask for the limits.
+    pub is_secret: bool,
+}
+
+/// Lets calls in.
+#[derive(Debug)]
+pub(super) struct Gate {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: u32,
+    functions: BTreeMap<String, Function>,
+}
+
+#[derive(Debug, Default)]
+struct Function {
+    running: u32,
+    /// Environments that are warm and idle.
+    idle: u32,
+    /// New environments that may be made, as of then.
+    new: Option<(f64, Instant)>,
+}
+
+/// A call that was let in, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    gate: Arc<Gate>,
+    function: String,
+}
+
+impl Gate {
+    pub(super) fn new(limits: Limits) -> Self {
+        Gate { limits, state: Mutex::default() }
+    }
+
+    /// Whether callers may ask for the limits.
+    pub(super) fn is_secret(&self) -> bool {
+        self.limits.is_secret
+    }
+
+    /// How much concurrency is not reserved by a function.
+    pub(super) fn unreserved(&self, functions: &Functions) -> u32 {
+        let reserved = functions.values().filter_map(|function| function.max_concurrency).sum();
+        self.account().saturating_sub(reserved)
+    }
+
+    /// The account's concurrency; a figure that nobody reaches when there is no limit.
+    pub(super) fn account(&self) -> u32 {
+        self.limits.account_concurrency.unwrap_or(1_000_000)
+    }
+
+    /// Lets a call in, or answers as Lambda does.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        name: &str,
+        own_limit: Option<u32>,
+    ) -> Result<Admission, Answer> {
+        let mut state = self.state.lock().expect("nothing panics while holding this lock");
+        let state = &mut *state;
+        let function = state.functions.entry(name.to_owned()).or_default();
+        if own_limit.is_some_and(|limit| function.running >= limit) {
+            return Err(throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
+        }
+        let is_full = self.limits.account_concurrency.is_some_and(|most| state.running >= most);
+        if (own_limit.is_none() && is_full) || !function.has_environment(self.limits.ramp) {
+            return Err(throttled("ConcurrentInvocationLimitExceeded"));
+        }
+        function.running += 1;
+        state.running += 1;
+        Ok(Admission { gate: self.clone(), function: name.to_owned() })
+    }
+}
+
+impl Function {
+    /// Takes an environment: a warm one, or a new one if one may be made.
+    fn has_environment(&mut self, ramp: Option<u32>) -> bool {
+        let Some(ramp) = ramp else { return true };
+        if self.idle > 0 {
+            self.idle -= 1;
+            return true;
+        }
+        let (ramp, now) = (f64::from(ramp), Instant::now());
+        let (left, at) = self.new.unwrap_or((ramp, now));
+        let left = (left + (now - at).as_secs_f64() * ramp / 10.0).min(ramp);
+        let is_made = left >= 1.0;
+        self.new = Some((if is_made { left - 1.0 } else { left }, now));
+        is_made
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut state = self.gate.state.lock().expect("nothing panics while holding this lock");
+        state.running -= 1;
+        if let Some(function) = state.functions.get_mut(&self.function) {
+            function.running -= 1;
+            function.idle += 1;
+        }
+    }
+}
+
+fn throttled(reason: &'static str) -> Answer {
+    Answer::Refused {
+        status: 429,
+        code: "TooManyRequestsException",
+        body: json!({ "Reason": reason, "Type": "User", "message": "Rate Exceeded." }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(refused: Result<Admission, Answer>) -> String {
+        match refused {
+            Err(Answer::Refused { body, .. }) => body["Reason"].as_str().unwrap_or("").to_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_function_s_own_limit_the_account_s_and_the_ramp_have_their_own_reasons() {
+        let limits = Limits { account_concurrency: Some(3), ramp: Some(2), is_secret: false };
+        let gate = Arc::new(Gate::new(limits));
+        let own = gate.admit("own", Some(1)).expect("the first");
+        let reserved = "ReservedFunctionConcurrentInvocationLimitExceeded";
+        assert_eq!(reason(gate.admit("own", Some(1))), reserved);
+        let _first = gate.admit("f", None).expect("the first new environment");
+        let second = gate.admit("f", None).expect("the second");
+        let shared = "ConcurrentInvocationLimitExceeded";
+        assert_eq!(reason(gate.admit("g", None)), shared, "the account is full");
+        drop(own);
+        assert_eq!(reason(gate.admit("f", None)), shared, "no third new environment yet");
+        drop(second);
+        assert!(gate.admit("f", None).is_ok(), "a warm one is used again");
+    }
+}

@@ -1,0 +1,97 @@
+//! The daemon before functions with limits.
+
+use std::time::Duration;
+
+use burstd::local::lambda::{Answer, Call};
+use burstd::local::limits::Limits;
+
+use crate::support::eventually;
+use crate::support::program::Program;
+use crate::support::world::{World, config};
+
+const SECRET: Limits = Limits { account_concurrency: None, ramp: None, is_secret: true };
+
+/// A world whose function takes this long, and `count` tasks.
+async fn limited(max_concurrency: u32, limits: Limits, takes: Duration, count: usize) -> World {
+    let world = World::limited(Some(max_concurrency), limits, move |call: Call| async move {
+        tokio::time::sleep(takes).await;
+        Answer::Returned(call.payload)
+    })
+    .await;
+    for number in 0..count {
+        world.task(&number.to_string()).put().await;
+    }
+    world
+}
+
+/// That each task was tried once.
+async fn assert_one_attempt_each(world: &World) {
+    for item in world.table().await.read_all().await.expect("the table is read") {
+        assert_eq!(item.attempt, 1, "{item:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_lambda_tells_of_is_kept_from_the_first_burst_on() {
+    let world = limited(5, Limits::default(), Duration::from_millis(30), 60).await;
+    let daemon = world.daemon(&config()).await;
+    world.until_all(60, "SUCCEEDED").await;
+    daemon.stop().await;
+    let running = world.lambda.running();
+    assert_eq!((running.peak, running.throttled), (5, 0));
+    assert_one_attempt_each(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_only_learnt_costs_throttles_and_no_attempt() {
+    let world = limited(20, SECRET, Duration::from_millis(100), 300).await;
+    // A lease that never needs to be extended: a busy machine may be late with that.
+    let config = config().replace("lease_margin = \"1s\"", "lease_margin = \"60s\"");
+    let daemon = world.daemon(&config).await;
+    world.until_all(300, "SUCCEEDED").await;
+    let counts = daemon.stop().await;
+    let running = world.lambda.running();
+    assert!(running.peak == 20 && running.throttled > 0, "{running:?}");
+    assert!(running.throttled < 150, "it goes on asking in vain: {running:?}");
+    assert_eq!((counts.succeeded, counts.released), (300, 0));
+    assert_one_attempt_each(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_s_cap_is_kept_where_lambda_would_give_more() {
+    let world = limited(100, Limits::default(), Duration::from_millis(30), 40).await;
+    let config = config() + "[functions.work]\nmax_concurrency = 3\n";
+    let daemon = world.daemon(&config).await;
+    world.until_all(40, "SUCCEEDED").await;
+    daemon.stop().await;
+    assert_eq!(world.lambda.running().peak, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_and_the_limit_it_met_are_a_line_each() {
+    let world = limited(20, SECRET, Duration::from_millis(1300), 50).await;
+    let program = Program::in_world(&world, &config());
+    let daemon = program.start();
+    let changed = daemon.line_with("\"event\":\"limiter.changed\"").await;
+    assert!(changed.contains("\"why\":\"reserved concurrency\""), "{changed}");
+    let burst = daemon.line_with("\"event\":\"burst\"").await;
+    assert!(burst.contains("\"peak\":20,"), "{burst}");
+    world.until_all(50, "SUCCEEDED").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_switched_off_is_paused_and_said_and_no_attempt_is_spent() {
+    for limits in [Limits::default(), SECRET] {
+        let world = limited(0, limits, Duration::ZERO, 20).await;
+        let program = Program::in_world(&world, &config());
+        let daemon = program.start();
+        daemon.line_with("switched off").await;
+        eventually("all are given back", async || {
+            let items = world.table().await.read_all().await.expect("the table is read");
+            let claimed = items.iter().filter(|item| item.attempt > 0).count();
+            if claimed <= 1 { Ok(()) } else { Err(claimed) }
+        })
+        .await;
+        assert_eq!(world.lambda.running().begun, 0);
+    }
+}
