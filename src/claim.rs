@@ -65,10 +65,10 @@ impl Lease {
 
     /// Whether a function started at `at` has surely ended when the lease does.
     pub fn covers_a_run(&self, at: Instant) -> bool {
-        at <= self.start_by()
+        at < self.start_by()
     }
 
-    /// The last moment at which a start is covered.
+    /// The first moment at which a start is no longer covered.
     pub fn start_by(&self) -> Instant {
         self.trusted_until - self.run - self.margin / 2
     }
@@ -163,8 +163,9 @@ mod tests {
         let at = Instant::now();
         let lease = Lease::begin(Timestamp::default(), at, RUN, MARGIN);
         assert!(lease.covers_a_run(at));
-        assert!(lease.covers_a_run(at + MARGIN / 2));
-        assert!(!lease.covers_a_run(at + MARGIN / 2 + Duration::from_millis(1)));
+        assert!(lease.covers_a_run(at + MARGIN / 2 - Duration::from_millis(1)));
+        assert!(!lease.covers_a_run(lease.start_by()), "who wakes then has to extend it");
+        assert_eq!(lease.start_by(), at + MARGIN / 2);
     }
 
     #[test]

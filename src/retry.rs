@@ -160,8 +160,8 @@ pub fn decide(
     rng: &mut StdRng,
 ) -> Settlement {
     let request_id = outcome.request_id().map(str::to_owned);
-    let counts = counts(&outcome);
-    let history = history(claim, &outcome, ended);
+    let (counts, spent) = (counts(&outcome), spent(claim, policy));
+    let history = history(claim, spent, &outcome, ended);
     let verdict = match outcome {
         Outcome::Succeeded(success) => Verdict::Succeed(success.result),
         Outcome::Failed(failure) => again(claim, failure, ended.at, policy, rng),
@@ -183,7 +183,7 @@ pub fn decide(
     let finished = matches!(verdict, Verdict::Succeed(_) | Verdict::Fail(_));
     Settlement {
         rev: Rev::random(rng),
-        attempts: if counts { claim.task.attempt } else { claim.task.attempt - 1 },
+        attempts: if counts { claim.task.attempt } else { spent },
         history,
         request_id,
         finished_at: ended.at,
@@ -195,6 +195,14 @@ pub fn decide(
 /// How many attempts the task has: its own limit may lower the queue's.
 pub fn max_attempts(claim: &Claim, policy: &Policy) -> u32 {
     claim.task.max_attempts.map_or(policy.max_attempts, |own| own.min(policy.max_attempts))
+}
+
+/// How many attempts before this claim may have run. A claim that finds all of them spent runs
+/// nothing, so those beyond the last one that nobody wrote down were such claims, too, of workers
+/// that died before they could say so.
+fn spent(claim: &Claim, policy: &Policy) -> u32 {
+    let recorded = claim.task.history.last().map_or(0, |last| last.number);
+    (claim.task.attempt - 1).min(max_attempts(claim, policy).max(recorded))
 }
 
 /// An attempt counts when the function may have run, and only then.
@@ -224,11 +232,12 @@ fn again(
 }
 
 /// The attempts to be remembered: those on the item, one that nobody wrote down, and this one.
-fn history(claim: &Claim, outcome: &Outcome, ended: Ended) -> Vec<Attempt> {
+fn history(claim: &Claim, spent: u32, outcome: &Outcome, ended: Ended) -> Vec<Attempt> {
     let mut history = claim.task.history.clone();
-    if let Some(number) = claim.task.abandoned_attempt() {
+    let recorded = history.last().map_or(0, |last| last.number);
+    if recorded < spent {
         history.push(Attempt {
-            number,
+            number: spent,
             outcome: "abandoned".to_owned(),
             error_type: None,
             request_id: None,
@@ -327,6 +336,19 @@ mod tests {
 
     fn succeeded() -> Outcome {
         Outcome::Succeeded(Success { result: TaskResult::Json("1".into()), request_id: None })
+    }
+
+    #[test]
+    fn claims_that_found_all_attempts_spent_and_whose_workers_died_are_no_attempts() {
+        let mut claim = claim(6);
+        // Of three attempts, two were written down; what came after the third ran nothing.
+        claim.task.history.truncate(2);
+        let refusal = Refusal::new(Reason::Exhausted, Failure::new("Burstd.AttemptsExhausted", ""));
+        let settlement = settle(&claim, Outcome::NotRun(refusal), &policy());
+        let history: Vec<_> =
+            settlement.history.iter().map(|it| (it.number, it.outcome.as_str())).collect();
+        assert_eq!((settlement.attempts, history.len()), (3, 3));
+        assert_eq!(history[2], (3, "abandoned"));
     }
 
     #[test]

@@ -226,6 +226,8 @@ impl Store for DynamoStore {
             .require(name::LEASE_UNTIL, "(attribute_not_exists({}) OR {} < :now)")
             .require(name::STATUS, "(attribute_not_exists({}) OR {} IN (:pending, :status))")
             .require(name::ATTEMPT, "(attribute_not_exists({}) OR attribute_type({}, :n))")
+            // Sent again after its own lease it must not count twice.
+            .require(name::REV, "(attribute_not_exists({}) OR {} <> :rev)")
             .value(":now", number(terms.now))
             .value(":zero", number(0))
             .value(":one", number(1))

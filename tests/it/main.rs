@@ -3,9 +3,11 @@
 #![expect(unreachable_pub, reason = "nobody depends on a test")]
 
 mod cli;
+mod contract;
 mod governor;
 mod life;
 mod process;
+mod simulation;
 mod store;
 mod support;
 mod tidy;

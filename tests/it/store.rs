@@ -195,35 +195,6 @@ async fn an_emulator_that_does_not_show_refused_items_is_asked_for_them() {
 }
 
 #[tokio::test]
-async fn only_what_is_due_unfinished_and_free_can_be_claimed() {
-    let world = World::echoing().await;
-    let now = now().as_millis() / 1000;
-    for (id, attribute, value) in [
-        ("delayed", "due", n(now + 60)),
-        ("leased", "lease_until", n(now + 60)),
-        ("succeeded", "status", s("SUCCEEDED")),
-        ("failed", "status", s("FAILED")),
-        ("cancelled", "status", s("CANCELLED")),
-        ("invalid", "status", s("INVALID")),
-    ] {
-        world.task(id).with(attribute, value).put().await;
-        let store = open(&world).await;
-        let claimed = store.claim(&TaskId::named(id), &terms("x")).await.expect("it answers");
-        assert!(matches!(claimed, Claimed::Lost(_)), "{id}: {claimed:?}");
-    }
-    for (id, attribute, value) in [
-        ("overdue", "due", n(now - 60)),
-        ("abandoned", "lease_until", n(now - 1)),
-        ("pending", "status", s("PENDING")),
-        ("orphan", "status", s("RUNNING")),
-        ("long before", "due", n(-1)),
-    ] {
-        world.task(id).with(attribute, value).put().await;
-        win(&open(&world).await, id, "x").await;
-    }
-}
-
-#[tokio::test]
 async fn the_query_lists_what_is_due_page_by_page_and_nothing_else() {
     let world = World::echoing().await;
     let store = open(&world).await;

@@ -175,6 +175,12 @@ impl NewItem<'_> {
         self
     }
 
+    #[must_use]
+    pub fn without(mut self, attribute: &str) -> Self {
+        self.item.remove(attribute);
+        self
+    }
+
     pub async fn put(self) {
         self.world.put(self.item).await;
     }
