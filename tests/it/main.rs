@@ -6,6 +6,7 @@ mod cli;
 mod contract;
 mod governor;
 mod life;
+mod model;
 mod process;
 mod simulation;
 mod store;
