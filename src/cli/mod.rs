@@ -47,6 +47,10 @@ enum Command {
     #[cfg(feature = "local")]
     Dev(dev::Dev),
     /// Compare ways to make many calls at once, on this machine, without AWS
+    ///
+    /// A Lambda endpoint with TLS and HTTP/2 runs in a process of its own; each way to call it
+    /// runs in another, one after the other. The standard settings repeat the comparison that
+    /// burstd began with: 100 calls by a pool of threads took 23.02 s, 500 at once 2.03 s.
     #[cfg(feature = "local")]
     Bench(bench::Bench),
     /// A part of `burstd bench`

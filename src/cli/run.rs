@@ -6,7 +6,8 @@ use tracing::{error, info, warn};
 
 use super::exit::Exit;
 use super::{ConfigFile, block_on};
-use crate::config::Config;
+use crate::aws::Http;
+use crate::config::{AwsConfig, Config};
 use crate::daemon::{self, Daemon};
 use crate::descriptors;
 use crate::shutdown::Shutdown;
@@ -14,6 +15,9 @@ use crate::telemetry::{self, Output};
 
 /// Descriptors beside those of invocations: DynamoDB's connections, logs, the runtime's own.
 const SPARE_DESCRIPTORS: u64 = 200;
+
+/// Calls that share an HTTP/2 connection, at the least that Lambda is known to allow.
+const CALLS_ON_A_CONNECTION: u64 = 100;
 
 /// Runs the daemon until it is told to stop.
 pub(super) fn run(file: &ConfigFile) -> Result<(), Exit> {
@@ -71,7 +75,12 @@ fn start_log(config: &Config, worker: &str) -> Result<(), Exit> {
 /// Says so when the operating system does not allow the configured concurrency.
 fn check_descriptors(config: &Config) {
     let allowed = descriptors::raise();
-    let needed = config.limits.max_in_flight as u64 + SPARE_DESCRIPTORS;
+    let max_in_flight = config.limits.max_in_flight as u64;
+    let connections = match calls_share_connections(&config.aws) {
+        true => max_in_flight.div_ceil(CALLS_ON_A_CONNECTION),
+        false => max_in_flight,
+    };
+    let needed = connections + SPARE_DESCRIPTORS;
     if allowed < needed {
         warn!(
             event = "daemon.limits",
@@ -80,5 +89,16 @@ fn check_descriptors(config: &Config) {
             got = allowed,
             "raise LimitNOFILE, or lower max_in_flight: invocations beyond it cannot connect"
         );
+    }
+}
+
+/// Whether Lambda will be spoken to in HTTP/2: it offers that over TLS.
+fn calls_share_connections(aws: &AwsConfig) -> bool {
+    let place = daemon::place(aws);
+    let is_plain = place.lambda_endpoint_url.is_some_and(|url| url.starts_with("http://"));
+    match aws.http {
+        Http::H1 => false,
+        Http::H2 => true,
+        Http::Auto => !is_plain,
     }
 }

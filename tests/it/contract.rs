@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use burstd::aws::DynamoStore;
 use burstd::claim::{Rev, Terms};
-use burstd::clock::Clock;
 use burstd::invoker::{Failure, TaskResult};
-use burstd::retry::{Settlement, Verdict};
+use burstd::retry::Verdict;
 use burstd::store::{Claimed, DueQuery, Store, Write};
 use burstd::task::{Status, TaskId, Timestamp};
 
 use crate::simulation::ports::Port;
 use crate::simulation::world::{self as simulated, Sabotage};
 use crate::support::world::{World, n, s, text};
+use crate::support::writes::{now, settlement, terms};
 
 /// An item as far as the contract goes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -148,33 +148,8 @@ clause!(what_is_deleted_stays_deleted);
 clause!(each_verdict_leaves_the_item_as_the_design_says);
 clause!(the_query_lists_what_is_due_page_by_page);
 
-fn now() -> Timestamp {
-    Clock::system().now()
-}
-
 fn due_now() -> Entry {
     Entry { due: Some(Timestamp::default()), ..Entry::default() }
-}
-
-fn terms(rev: &str) -> Terms {
-    Terms {
-        rev: Rev::from(rev.to_owned()),
-        worker: format!("worker of {rev}"),
-        now: now(),
-        lease_until: now() + Duration::from_secs(60),
-    }
-}
-
-fn settlement(rev: &str, verdict: Verdict) -> Settlement {
-    Settlement {
-        rev: Rev::from(rev.to_owned()),
-        verdict,
-        attempts: 1,
-        history: Vec::new(),
-        request_id: None,
-        finished_at: now(),
-        expires_at: None,
-    }
 }
 
 async fn is_won(store: &impl Store, id: &str, terms: &Terms) -> bool {

@@ -296,3 +296,19 @@ fn wrong_arguments_end_with_64_and_help_with_0() {
         assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_descriptors_are_said_where_each_call_takes_one() {
+    let world = World::echoing().await;
+    for (http, is_said) in [("h1", true), ("auto", true), ("h2", false)] {
+        let program = Program::in_world(&world, &config());
+        let text = std::fs::read_to_string(program.config()).expect("it is there");
+        let text = text.replace("[aws]", &format!("[aws]\nhttp = \"{http}\""));
+        std::fs::write(program.config(), text).expect("it is written");
+        let daemon = program.start_with_descriptors(400);
+        daemon.line_with("daemon.started").await;
+        let lines = daemon.lines();
+        let said = lines.iter().any(|line| line.contains("\"event\":\"daemon.limits\""));
+        assert_eq!(said, is_said, "{http}: {lines:?}");
+    }
+}

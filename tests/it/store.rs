@@ -2,7 +2,6 @@
 //! DynamoDB.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
@@ -11,7 +10,6 @@ use aws_sdk_dynamodb::types::{
 };
 use burstd::aws::{Clients, DynamoStore};
 use burstd::claim::{Rev, Terms};
-use burstd::clock::Clock;
 use burstd::invoker::{Failure, TaskResult};
 use burstd::local::place;
 use burstd::retry::{Settlement, Verdict};
@@ -21,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::world::{Item, World, error, n, s, text};
+use crate::support::writes::{now, settlement, terms};
 
 async fn open(world: &World) -> DynamoStore {
     world.table().await.open().await.expect("the table can be used")
@@ -31,31 +30,6 @@ async fn open_through(world: &World, proxy: &Proxy) -> DynamoStore {
     let place = place(&proxy.url, &world.lambda.url());
     let clients = Clients::new(&place).await.expect("a region");
     clients.table("tasks").open().await.expect("the table can be used")
-}
-
-fn now() -> Timestamp {
-    Clock::system().now()
-}
-
-fn terms(rev: &str) -> Terms {
-    Terms {
-        rev: Rev::from(rev.to_owned()),
-        worker: format!("worker of {rev}"),
-        now: now(),
-        lease_until: now() + Duration::from_secs(60),
-    }
-}
-
-fn settlement(rev: &str, verdict: Verdict) -> Settlement {
-    Settlement {
-        rev: Rev::from(rev.to_owned()),
-        verdict,
-        attempts: 1,
-        history: Vec::new(),
-        request_id: None,
-        finished_at: now(),
-        expires_at: None,
-    }
 }
 
 fn succeeded(rev: &str) -> Settlement {

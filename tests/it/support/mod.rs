@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod relay;
 pub mod tls;
 pub mod world;
+pub mod writes;
 
 use std::fmt::Debug;
 use std::time::Duration;

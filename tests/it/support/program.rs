@@ -60,6 +60,17 @@ impl Program {
         command.arg(self.config());
         Process::start(command)
     }
+
+    /// Starts the daemon with no more file descriptors than this.
+    pub fn start_with_descriptors(&self, most: u32) -> Process {
+        let daemon = command(&["run", "--config"]);
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(format!("ulimit -n {most} && exec \"$@\"")).arg("sh");
+        shell.arg(daemon.get_program()).args(daemon.get_args()).arg(self.config());
+        shell.env_clear();
+        shell.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Process::start(shell)
+    }
 }
 
 /// The program with an environment of its own.
