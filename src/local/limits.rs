@@ -59,15 +59,15 @@ impl Gate {
         self.limits.is_secret
     }
 
-    /// How much concurrency is not reserved by a function.
-    pub(super) fn unreserved(&self, functions: &Functions) -> u32 {
-        let reserved = functions.values().filter_map(|function| function.max_concurrency).sum();
-        self.account().saturating_sub(reserved)
+    /// The account's concurrency, if it has a limit.
+    pub(super) fn account(&self) -> Option<u32> {
+        self.limits.account_concurrency
     }
 
-    /// The account's concurrency; a figure that nobody reaches when there is no limit.
-    pub(super) fn account(&self) -> u32 {
-        self.limits.account_concurrency.unwrap_or(1_000_000)
+    /// How much of it is not reserved by a function.
+    pub(super) fn unreserved(&self, functions: &Functions) -> Option<u32> {
+        let reserved = functions.values().filter_map(|function| function.max_concurrency).sum();
+        Some(self.account()?.saturating_sub(reserved))
     }
 
     /// Lets a call in, or answers as Lambda does.

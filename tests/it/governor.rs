@@ -95,3 +95,21 @@ async fn a_function_that_is_switched_off_is_paused_and_said_and_no_attempt_is_sp
         assert_eq!(world.lambda.running().begun, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_account_has_left_is_the_limit_of_a_function_without_its_own() {
+    let limits = Limits { account_concurrency: Some(7), ..Limits::default() };
+    let world = World::limited(None, limits, async |call: Call| {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        Answer::Returned(call.payload)
+    })
+    .await;
+    for number in 0..40 {
+        world.task(&number.to_string()).put().await;
+    }
+    let daemon = world.daemon(&config()).await;
+    world.until_all(40, "SUCCEEDED").await;
+    daemon.stop().await;
+    let running = world.lambda.running();
+    assert_eq!((running.peak, running.throttled), (7, 0));
+}
