@@ -36,8 +36,9 @@
 //! [`counts`], [`episode`]. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`]. The engine:
 //! [`dispatcher`], [`worker`], and [`governor`], which says when a claimed task may start. The
 //! adapters: [`aws`], which alone names the SDK. The shell: [`config`], [`telemetry`],
-//! [`systemd`], [`daemon`] (which puts all together), [`cli`], and [`local`], the endpoints of
-//! `burstd demo` and `burstd dev`.
+//! [`systemd`], [`daemon`] (which puts all together), [`cli`], [`descriptors`] and [`usage`] (what
+//! the machine allows and what is used of it), and [`local`], the endpoints of `burstd demo`,
+//! `dev` and `bench`.
 //!
 //! There is deliberately no reaper, no heartbeat, no leader and no second index: one query finds
 //! new, delayed, retried and abandoned tasks alike.

@@ -1,5 +1,6 @@
 //! The SDK's own client with its own HTTP, as everybody has it: what `burstd bench` compares with.
 
+use std::error::Error;
 use std::path::Path;
 
 use aws_sdk_lambda::primitives::Blob;
@@ -19,9 +20,9 @@ impl SdkClient {
     ///
     /// # Errors
     ///
-    /// When no region is set.
-    pub async fn new(place: &Place) -> Result<Self, NoRegion> {
-        let http = http_client(place.ca_bundle.as_deref());
+    /// When no region is set, or the bundle of certificates cannot be read.
+    pub async fn new(place: &Place) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let http = http_client(place.ca_bundle.as_deref())?;
         let shared = shared_config(place, http).await;
         shared.region().ok_or(NoRegion)?;
         let mut config = aws_sdk_lambda::config::Builder::from(&shared);
@@ -40,14 +41,14 @@ impl SdkClient {
 }
 
 /// The HTTP client that the SDK brings, which trusts a bundle of certificates, too.
-fn http_client(ca_bundle: Option<&Path>) -> impl HttpClient + 'static {
-    let certificates = ca_bundle.and_then(|bundle| std::fs::read(bundle).ok());
-    let trust = match certificates {
+fn http_client(
+    ca_bundle: Option<&Path>,
+) -> Result<impl HttpClient + 'static, Box<dyn Error + Send + Sync>> {
+    let trust = match ca_bundle {
         None => TrustStore::default(),
-        Some(certificates) => TrustStore::default().with_pem_certificate(certificates),
+        Some(bundle) => TrustStore::default().with_pem_certificate(std::fs::read(bundle)?),
     };
-    let tls = TlsContext::builder().with_trust_store(trust).build();
-    let provider = Provider::Rustls(CryptoMode::AwsLc);
-    let http = Builder::new().tls_provider(provider);
-    http.tls_context(tls.expect("certificates alone are a valid context")).build_https()
+    let tls = TlsContext::builder().with_trust_store(trust).build()?;
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+    Ok(http.tls_context(tls).build_https())
 }

@@ -21,6 +21,7 @@ pub(super) use endpoint::serve;
 use endpoint::{Address, Behaviour, Seen};
 
 use super::exit::Exit;
+use crate::aws::Http;
 use crate::descriptors;
 
 /// Calls that are made one at a time; more would be a matter of patience.
@@ -178,15 +179,15 @@ impl Bench {
             Way::Burstd => (all, self.concurrency as usize),
         };
         let http = match self.http {
-            HttpArgument::Auto => "auto",
-            HttpArgument::H1 => "h1",
-            HttpArgument::H2 => "h2",
+            HttpArgument::Auto => Http::Auto,
+            HttpArgument::H1 => Http::H1,
+            HttpArgument::H2 => Http::H2,
         };
         Orders {
             client: if way == Way::Burstd { Client::Burstd } else { Client::Sdk },
             url: url.to_owned(),
             certificate: (!self.plain).then(|| certificate.to_owned()),
-            http: http.to_owned(),
+            http,
             calls,
             concurrency,
             ramp: self.ramp,

@@ -149,7 +149,7 @@ impl Gauge {
         self.0.lock().expect("nothing panics while holding this lock").now -= 1;
     }
 
-    pub(super) fn read(&self) -> Running {
+    fn read(&self) -> Running {
         *self.0.lock().expect("nothing panics while holding this lock")
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::lambda::{Functions, Gauge, Running};
+use super::lambda::Functions;
 use super::limits::Limits;
 use super::protocol;
 
@@ -46,7 +46,6 @@ pub struct TlsLambda {
     address: SocketAddr,
     certificate: String,
     connections: Arc<AtomicU32>,
-    gauge: Arc<Gauge>,
     _serving: JoinSet<()>,
 }
 
@@ -76,17 +75,17 @@ impl TlsLambda {
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let listener = socket.listen(4096)?;
         let address = listener.local_addr()?;
-        let (connections, gauge) = (Arc::new(AtomicU32::new(0)), Arc::new(Gauge::default()));
+        let connections = Arc::new(AtomicU32::new(0));
         let server = Server {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            router: protocol::router(functions, manner.limits, gauge.clone()),
+            router: protocol::router(functions, manner.limits, Arc::default()),
             manner,
             connections: connections.clone(),
         };
         let mut serving = JoinSet::new();
         serving.spawn(server.serve(listener));
         let certificate = certified.cert.pem();
-        Ok(TlsLambda { address, certificate, connections, gauge, _serving: serving })
+        Ok(TlsLambda { address, certificate, connections, _serving: serving })
     }
 
     /// Where it is.
@@ -97,11 +96,6 @@ impl TlsLambda {
     /// What callers have to trust, in PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
-    }
-
-    /// How many functions run.
-    pub fn running(&self) -> Running {
-        self.gauge.read()
     }
 
     /// Connections that were made so far.

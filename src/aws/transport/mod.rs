@@ -24,6 +24,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::{Response, StatusCode};
 use http::Uri;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use connect::Connector;
@@ -35,7 +36,7 @@ use pool::Pool;
 const SENDS: u32 = 4;
 
 /// Which version of HTTP is spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Http {
     /// HTTP/2 where the endpoint offers it.
     #[default]

@@ -42,8 +42,8 @@ pub(in crate::cli) struct Orders {
     pub(super) client: Client,
     pub(super) url: String,
     pub(super) certificate: Option<PathBuf>,
-    /// Which HTTP burstd speaks: auto, h1 or h2.
-    pub(super) http: String,
+    /// Which HTTP burstd speaks.
+    pub(super) http: Http,
     pub(super) calls: u64,
     /// So many at once.
     pub(super) concurrency: usize,
@@ -71,11 +71,7 @@ pub(in crate::cli) fn call(orders: &str) -> Result<(), Exit> {
     descriptors::raise();
     block_on(async {
         let place = Place {
-            http: match orders.http.as_str() {
-                "h1" => Http::H1,
-                "h2" => Http::H2,
-                _ => Http::Auto,
-            },
+            http: orders.http,
             ca_bundle: orders.certificate.clone(),
             ..local::place("http://127.0.0.1:1", &orders.url)
         };
@@ -98,7 +94,7 @@ enum Caller {
 impl Caller {
     async fn new(orders: &Orders, place: &Place) -> Result<Self, Exit> {
         Ok(match orders.client {
-            Client::Sdk => Caller::Sdk(SdkClient::new(place).await?),
+            Client::Sdk => Caller::Sdk(SdkClient::new(place).await.map_err(Exit::software)?),
             Client::Burstd => {
                 let caps = Caps { ramp: orders.ramp.unwrap_or(u32::MAX), ..Caps::default() };
                 let governor = Arc::new(Governor::new("work", caps, Arc::default()));
