@@ -13,7 +13,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use crate::aws::{Clients, DynamoStore, LambdaInvoker, NoRegion, Place, Table};
-use crate::clock::Clock;
 use crate::config::{AwsConfig, Config, QueueConfig, Timeout};
 use crate::counts::Counts;
 use crate::dispatcher::Dispatcher;
@@ -82,7 +81,7 @@ impl Daemon {
             name,
             store,
             invoker,
-            clock: Clock::system(),
+            clock: clients.clock(),
             shutdown,
             store_trouble: Episode::default(),
         });

@@ -15,10 +15,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
-use tracing::{error, info};
+use tracing::error;
 
 use crate::claim::Standing;
 use crate::counts::Counts;
+use crate::episode::Episode;
 use crate::invoker::{Invoker, Reason};
 use crate::queue::Queue;
 use crate::retry::Verdict;
@@ -79,6 +80,8 @@ pub struct Dispatcher<S, I> {
     counts: Counts,
     summarised: Counts,
     published: watch::Sender<Counts>,
+    /// Whether nobody can tell the time.
+    doubt: Episode,
 }
 
 /// The answer to a poll, and whose it is.
@@ -108,6 +111,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             counts: Counts::default(),
             summarised: Counts::default(),
             published: watch::Sender::new(Counts::default()),
+            doubt: Episode::default(),
         }
     }
 
@@ -128,6 +132,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         while !shutdown.is_draining() {
             let now = Instant::now();
             self.known.forget(now);
+            self.mind_the_time();
             let looks = self.loads.iter().filter_map(|load| load.governor.look()).min();
             self.start_tasks(now);
             self.ask_for_more(now);
@@ -142,6 +147,19 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             }
         }
         self.drain(summary).await
+    }
+
+    /// Nothing is claimed while nobody can tell the time. The index is asked again then, because
+    /// its answer says how late it is.
+    fn mind_the_time(&mut self) {
+        let mut doubtful = false;
+        for lane in &mut self.lanes {
+            if !self.worker.knows_the_time(&lane.queue) {
+                lane.forget();
+                doubtful = true;
+            }
+        }
+        log::doubt(&self.doubt, doubtful.then(|| self.worker.clock.doubt()));
     }
 
     /// Starts candidates while there are free slots, the queues in turn.
@@ -345,13 +363,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     async fn drain(mut self, mut summary: Interval) -> Counts {
         let shutdown = self.worker.shutdown.clone();
         let began = Instant::now();
-        info!(
-            event = "daemon.draining",
-            reason = shutdown.reason(),
-            in_flight = self.tasks.len(),
-            deadline_s = self.limits.drain.as_secs_f64(),
-            "no new claims; waiting for what is in flight"
-        );
+        log::draining(shutdown.reason(), self.tasks.len(), self.limits);
         self.polls.abort_all();
         summary.reset();
         while !self.tasks.is_empty() {
@@ -360,12 +372,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 () = shutdown.stopping() => break,
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
                 () = sleep_until(began + self.limits.drain) => break,
-                _ = summary.tick() => info!(
-                    event = "daemon.drain_progress",
-                    in_flight = self.tasks.len(),
-                    waited_s = began.elapsed().as_secs(),
-                    "still waiting"
-                ),
+                _ = summary.tick() => log::still_draining(self.tasks.len(), began.elapsed()),
             }
         }
         self.counts.abandoned = self.tasks.len() as u64;

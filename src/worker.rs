@@ -247,7 +247,17 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             let failure = Failure::new("Burstd.DeadlinePassed", message);
             return Some(Refusal::new(Reason::Expired, failure));
         }
+        if !self.knows_the_time(queue) {
+            return Some(withdrawn("the clock has jumped; nobody knows how long the lease stands"));
+        }
         self.shutdown.is_draining().then(|| withdrawn("burstd is stopping"))
+    }
+
+    /// Whether the time is known well enough for the queue's leases. Half of their margin guards
+    /// against overlap: two clocks may take a third of that, and a request and the start of an
+    /// environment the rest.
+    pub(crate) fn knows_the_time(&self, queue: &Queue) -> bool {
+        self.clock.doubt() <= queue.lease_margin / 12
     }
 
     /// Makes the lease cover a run again. False when the claim is no longer ours, or when it

@@ -1,5 +1,6 @@
 //! The adapters to AWS: everything that names its SDK.
 
+mod date;
 mod errors;
 mod invoker;
 mod item;
@@ -31,6 +32,9 @@ pub use scan::Snapshot;
 pub use store::DynamoStore;
 pub use table::{Created, Difference, Table};
 pub use transport::Http;
+
+use crate::clock::Clock;
+use date::Signing;
 use transport::Transport;
 
 /// Where AWS is and who we are there; what is not given is found as every AWS program finds it.
@@ -58,6 +62,7 @@ pub struct Clients {
     dynamodb: aws_sdk_dynamodb::Client,
     lambda: aws_sdk_lambda::Client,
     transport: Transport,
+    clock: Clock,
     region: String,
 }
 
@@ -70,11 +75,18 @@ impl Clients {
     /// When no region is set anywhere.
     pub async fn new(place: &Place) -> Result<Clients, NoRegion> {
         let transport = Transport::new(place.http, place.ca_bundle.as_deref());
-        let shared = shared_config(place, transport.beside(Http::Auto)).await;
+        let clock = Clock::system();
+        let http = transport.beside(Http::Auto).telling(clock.clone());
+        let shared = shared_config(place, http, clock.clone()).await;
         let region = shared.region().ok_or(NoRegion)?.to_string();
         let dynamodb = dynamodb_client(&shared, place);
         let lambda = lambda_client(&shared, place, &transport);
-        Ok(Clients { dynamodb, lambda, transport, region })
+        Ok(Clients { dynamodb, lambda, transport, clock, region })
+    }
+
+    /// The time of day, as AWS's answers correct it.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// The region.
@@ -102,8 +114,11 @@ impl Clients {
 pub struct NoRegion;
 
 /// What the clients have in common; `http` carries all but the invocations.
-async fn shared_config(place: &Place, http: impl HttpClient + 'static) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+async fn shared_config(place: &Place, http: impl HttpClient + 'static, clock: Clock) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .time_source(Signing(clock))
+        .disable_clock_skew_correction(true);
     if let Some(region) = &place.region {
         loader = loader.region(Region::new(region.clone()));
     }

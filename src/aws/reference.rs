@@ -10,6 +10,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::HttpClient;
 
 use super::{NoRegion, Place, shared_config};
+use crate::clock::Clock;
 
 /// A Lambda client with the SDK's defaults.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ impl SdkClient {
     /// When no region is set, or the bundle of certificates cannot be read.
     pub async fn new(place: &Place) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let http = http_client(place.ca_bundle.as_deref())?;
-        let shared = shared_config(place, http).await;
+        let shared = shared_config(place, http, Clock::system()).await;
         shared.region().ok_or(NoRegion)?;
         let mut config = aws_sdk_lambda::config::Builder::from(&shared);
         if let Some(url) = &place.lambda_endpoint_url {

@@ -128,6 +128,11 @@ impl Lane {
         asks.map(|shard| shard.next_poll).min()
     }
 
+    /// Forgets what was read: the index is to be asked again.
+    pub(super) fn forget(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.ready.clear());
+    }
+
     /// The next candidate, from the shards in turn.
     pub(super) fn next_candidate(&mut self) -> Option<TaskId> {
         let fullest = self.shards.iter_mut().max_by_key(|shard| shard.ready.len())?;

@@ -7,6 +7,7 @@ use tracing::{debug, error, info, warn};
 use super::Limits;
 use crate::claim::Standing;
 use crate::counts::Counts;
+use crate::episode::Episode;
 use crate::invoker::TaskResult;
 use crate::queue::Queue;
 use crate::retry::{Verdict, max_attempts};
@@ -180,6 +181,40 @@ pub(super) fn rejected(queue: &Queue, id: &TaskId, fault: &Fault) {
         code = fault.code,
         "DynamoDB takes no claim of this item; it is left alone for a while"
     );
+}
+
+/// Whether claims pause because nobody can tell the time, and by how much it may be wrong.
+pub(super) fn doubt(episode: &Episode, doubt: Option<Duration>) {
+    match doubt {
+        Some(doubt) if episode.fault() => warn!(
+            event = "claims.paused",
+            reason = "clock",
+            doubt_s = doubt.as_secs_f64(),
+            "the time is not known well enough for the lease margin; asking AWS"
+        ),
+        Some(_) => {}
+        None => {
+            if let Some(over) = episode.success() {
+                let episode_s = over.lasted.as_secs_f64();
+                info!(event = "claims.resumed", episode_s, "AWS has told the time");
+            }
+        }
+    }
+}
+
+pub(super) fn draining(reason: &str, in_flight: usize, limits: Limits) {
+    info!(
+        event = "daemon.draining",
+        reason,
+        in_flight,
+        deadline_s = limits.drain.as_secs_f64(),
+        "no new claims; waiting for what is in flight"
+    );
+}
+
+pub(super) fn still_draining(in_flight: usize, waited: Duration) {
+    let waited_s = waited.as_secs();
+    info!(event = "daemon.drain_progress", in_flight, waited_s, "still waiting");
 }
 
 /// What was done between two summaries.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use burstd::aws::DynamoStore;
 use burstd::claim::{Rev, Terms};
+use burstd::clock::Clock;
 use burstd::invoker::{Failure, TaskResult};
 use burstd::retry::Verdict;
 use burstd::store::{Claimed, DueQuery, Store, Write};
@@ -133,7 +134,8 @@ macro_rules! clause {
                 let world =
                     super::simulated::World::new(7, super::Sabotage::None, Default::default());
                 let world = super::Arc::new(super::Mutex::new(world));
-                let port = super::Port { world, worker: 0, max_in_flight: 9 };
+                let clock = super::Clock::system();
+                let port = super::Port { world, worker: 0, max_in_flight: 9, clock };
                 super::clauses::$name(super::Simulated(port)).await;
             }
         }

@@ -117,15 +117,18 @@ fn every_event_of_the_log_is_documented() {
     for (_, text) in files(&["src"]) {
         let code = text.split("#[cfg(test)]").next().expect("there is a first part");
         for part in code.split(['\n', ',', '(']).map(str::trim) {
-            let literal = part.strip_prefix("event = \"").or(part.strip_prefix('"'));
+            let said = part.strip_prefix("event = \"");
+            let literal = said.or(part.strip_prefix('"'));
             let Some((event, _)) = literal.and_then(|rest| rest.split_once('"')) else { continue };
-            let is_event = event.split_once('.').is_some_and(|(area, name)| {
-                let areas = [
-                    "daemon", "task", "claim", "store", "lambda", "function", "stats", "systemd",
-                    "dev",
-                ];
-                areas.contains(&area) && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-            });
+            let is_event = said.is_some()
+                || event.split_once('.').is_some_and(|(area, name)| {
+                    let areas = [
+                        "daemon", "task", "claim", "store", "lambda", "function", "stats",
+                        "systemd", "dev",
+                    ];
+                    areas.contains(&area)
+                        && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                });
             if is_event {
                 events.push(event.to_owned());
             }

@@ -25,11 +25,14 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::{Response, StatusCode};
 use http::Uri;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use connect::Connector;
 use connection::Request;
 use pool::Pool;
+
+use super::date;
+use crate::clock::Clock;
 
 /// A request that surely has not arrived is sent this often at once, elsewhere, before it is
 /// given back as not sent.
@@ -51,6 +54,8 @@ pub enum Http {
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     inner: Arc<Inner>,
+    /// Who is told what the answers say of the time.
+    listener: Option<Clock>,
     /// How long a call waits for a connection, when its client says so.
     connect_timeout: Option<Duration>,
     /// How long it waits for an answer, when its client says so.
@@ -117,9 +122,15 @@ impl Transport {
         Transport::with(self.inner.connector.beside(http))
     }
 
+    /// The same, telling `clock` what the answers say of the time.
+    pub(super) fn telling(self, clock: Clock) -> Self {
+        Transport { listener: Some(clock), ..self }
+    }
+
     fn with(connector: Connector) -> Self {
         let inner = Inner { connector: Arc::new(connector), pools: Mutex::default() };
-        Transport { inner: Arc::new(inner), connect_timeout: None, read_timeout: None }
+        let inner = Arc::new(inner);
+        Transport { inner, listener: None, connect_timeout: None, read_timeout: None }
     }
 
     /// So many calls will come: connections for them are opened meanwhile.
@@ -150,12 +161,15 @@ impl Transport {
                     return Err(ConnectorError::timeout(error.into()));
                 }
             };
+            let began = Instant::now();
             let Some(sent) = within(self.read_timeout, slot.send(&request)).await else {
                 let error = TransportError::broken("there was no answer in time", None);
                 return Err(ConnectorError::timeout(error.into()));
             };
-            let sent = sent.and_then(convert);
-            match sent {
+            if let (Some(clock), Ok(answer)) = (&self.listener, &sent) {
+                date::hear(clock, request.uri(), answer.headers(), began);
+            }
+            match sent.and_then(convert) {
                 Ok(response) => return Ok(response),
                 Err(error) if !error.may_have_arrived && sends < SENDS => {}
                 Err(error) => return Err(ConnectorError::io(error.into())),
@@ -205,6 +219,7 @@ impl HttpClient for Transport {
     ) -> SharedHttpConnector {
         SharedHttpConnector::new(Transport {
             inner: self.inner.clone(),
+            listener: self.listener.clone(),
             connect_timeout: settings.connect_timeout(),
             read_timeout: settings.read_timeout(),
         })

@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ports::{Port, TIMEOUT};
-use super::world::{BEGINNING, Item, Sabotage, Shared, World, lock};
+use super::world::{Item, Sabotage, Shared, Wall, World, lock};
 
 const MAX_ATTEMPTS: u32 = 4;
-const MARGIN: Duration = Duration::from_secs(10);
+const MARGIN: Duration = Duration::from_secs(12);
 const DRAIN: Duration = Duration::from_secs(6);
 
 /// How long there are faults.
@@ -50,6 +50,8 @@ pub async fn live(seed: u64, sabotage: Sabotage) -> Ended {
     let workers = rng.random_range(1..=3);
     let mut lives = JoinSet::new();
     for worker in 0..workers {
+        let began = lock(&world).began;
+        lock(&world).walls.push(Wall::new(began, &mut rng));
         let rng = StdRng::seed_from_u64(rng.random());
         lives.spawn(work(world.clone(), worker, rng));
     }
@@ -112,7 +114,8 @@ fn check(world: &mut World) {
     }
 }
 
-fn queue() -> Queue {
+/// The queue of every simulation.
+pub fn queue() -> Queue {
     let governor = Arc::new(Governor::new("f", Caps::default(), Arc::<CallerRate>::default()));
     let (base, max) = (Duration::from_millis(200), Duration::from_secs(5));
     Queue {
@@ -137,16 +140,16 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
     for start in 1.. {
         let name = format!("w{machine}.{start}");
         lock(&world).names.insert(machine, name.clone());
-        // Clocks differ by less than the half margin, with the way of a request.
-        let skew = Duration::from_millis(rng.random_range(0..2000));
-        let now = BEGINNING + lock(&world).began.elapsed() + skew;
+        let wall = lock(&world).walls[machine].clone();
+        let clock = Clock::reading(move || wall.read());
         let shutdown = Shutdown::new();
-        let port = Port { world: world.clone(), worker: machine, max_in_flight };
+        let port =
+            Port { world: world.clone(), worker: machine, max_in_flight, clock: clock.clone() };
         let worker = Arc::new(Worker {
             name: name.clone(),
             store: port.clone(),
             invoker: port,
-            clock: Clock::simulated(now),
+            clock,
             shutdown: shutdown.clone(),
             store_trouble: Episode::default(),
         });
@@ -195,7 +198,7 @@ async fn produce(world: Shared, mut rng: StdRng) {
     for number in 0..rng.random_range(5..25) {
         {
             let mut world = lock(&world);
-            let now = BEGINNING + world.began.elapsed();
+            let now = world.now();
             let later = if rng.random_bool(0.2) { rng.random_range(0..20_000) } else { 0 };
             world.insert(&format!("t{number:02}"), now + Duration::from_millis(later));
         }
@@ -240,7 +243,7 @@ fn delete(world: &mut World, id: &str) {
 
 /// As the README says: only a task that has ended.
 fn begin_anew(world: &mut World, id: &str) {
-    let now = BEGINNING + world.began.elapsed();
+    let now = world.now();
     let item = world.items.get_mut(id).expect("it is there");
     if !item.status.is_some_and(Status::is_final) {
         return;
@@ -261,7 +264,10 @@ async fn trouble(world: Shared, workers: usize, mut rng: StdRng) {
         let (worker, lasts) = (rng.random_range(0..workers), rng.random_range(0..30_000));
         let until = Instant::now() + Duration::from_millis(lasts);
         world.trouble(worker);
-        if rng.random_bool(0.5) {
+        if rng.random_bool(0.25) {
+            let ahead = world.walls[worker].set(&mut rng);
+            world.note(format_args!("w{worker}'s clock is set {ahead} ms ahead"));
+        } else if rng.random_bool(0.5) {
             world.note(format_args!("w{worker} stands still for {lasts} ms"));
             world.paused.insert(worker, until);
         } else {

@@ -5,7 +5,7 @@
 //! `BURSTD_SEED=17 cargo test simulation` replays a seed and prints its trace;
 //! `BURSTD_SEEDS=100000 cargo test simulation` tries more.
 
-mod lives;
+pub mod lives;
 pub mod ports;
 pub mod world;
 
@@ -86,6 +86,8 @@ fn the_simulation_notices_each_protection_that_is_missing() {
         (Sabotage::Recreate, "created anew"),
         (Sabotage::CountsReleases, "without an execution"),
         (Sabotage::ForgetsTheEnd, "ended twice"),
+        (Sabotage::TrustsTheMachine, "beside its former self"),
+        (Sabotage::TrustsTheMachine, "before it was due"),
     ] {
         let mut said = Vec::new();
         let found = (0..300).any(|seed| {

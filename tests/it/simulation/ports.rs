@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use burstd::claim::{Rev, Terms};
+use burstd::clock::Clock;
 use burstd::invoker::{
     Concurrency, Failure, Invocation, Invoker, Limit, Outcome, Reason, Refusal, Success,
     TaskResult, Throttle,
@@ -30,6 +31,8 @@ pub struct Port {
     pub world: Shared,
     pub worker: usize,
     pub max_in_flight: usize,
+    /// The worker's clock, which hears what time the table says it is.
+    pub clock: Clock,
 }
 
 impl Port {
@@ -50,6 +53,7 @@ impl Port {
         effect: impl FnOnce(&mut World) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
         self.awake().await;
+        let sent = Instant::now();
         let (tell, told) = oneshot::channel();
         let refused = {
             let mut world = lock(&self.world);
@@ -67,7 +71,10 @@ impl Port {
                 let shared = self.world.clone();
                 world.network.spawn(async move {
                     sleep(there).await;
-                    let value = (!request_lost).then(|| effect(&mut lock(&shared)));
+                    let value = (!request_lost).then(|| {
+                        let mut world = lock(&shared);
+                        (world.date(), effect(&mut world))
+                    });
                     sleep(back).await;
                     match value.filter(|_| !reply_lost) {
                         // Who has died meanwhile is not told.
@@ -89,7 +96,13 @@ impl Port {
         }
         let answer = told.await;
         self.awake().await;
-        answer.map_err(|_| unavailable(operation))
+        let (date, answer) = answer.map_err(|_| unavailable(operation))?;
+        let sabotage = lock(&self.world).sabotage;
+        if sabotage != Sabotage::TrustsTheMachine {
+            // What is said of it is of no interest here.
+            self.clock.hear(date, sent);
+        }
+        Ok(answer)
     }
 }
 

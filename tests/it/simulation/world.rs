@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +18,48 @@ use tokio::time::Instant;
 
 /// The time of day when a simulation begins.
 pub const BEGINNING: Timestamp = Timestamp::from_millis(1_763_800_000_000);
+
+/// No clock may claim a task earlier before its time.
+const TOO_EARLY: Duration = Duration::from_secs(3);
+
+/// A machine's clock: wrong, drifting, and set now and then.
+#[derive(Clone)]
+pub struct Wall {
+    began: Instant,
+    /// Parts in a hundred that it gains.
+    drift: i64,
+    /// Milliseconds that it is ahead.
+    ahead: Arc<AtomicI64>,
+}
+
+impl Wall {
+    /// A clock that begins right or wrong.
+    pub fn new(began: Instant, rng: &mut StdRng) -> Self {
+        let drift = if rng.random_bool(0.2) { rng.random_range(-5..=5) } else { 0 };
+        let wall = Wall { began, drift, ahead: Arc::default() };
+        if rng.random_bool(0.3) {
+            wall.set(rng);
+        }
+        wall
+    }
+
+    /// Sets it: right, or up to ten minutes wrong.
+    pub fn set(&self, rng: &mut StdRng) -> i64 {
+        let ahead = match rng.random_range(0..3) {
+            0 => 0,
+            1 => rng.random_range(-3000..3000),
+            _ => rng.random_range(-600_000..600_000),
+        };
+        self.ahead.store(ahead, Ordering::Relaxed);
+        ahead
+    }
+
+    pub fn read(&self) -> Timestamp {
+        let run = i64::try_from(self.began.elapsed().as_millis()).expect("it is short");
+        let ahead = run + run * self.drift / 100 + self.ahead.load(Ordering::Relaxed);
+        Timestamp::from_millis(BEGINNING.as_millis().saturating_add_signed(ahead))
+    }
+}
 
 /// A protection that is switched off, to see whether its absence is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +79,8 @@ pub enum Sabotage {
     CountsReleases,
     /// Finished tasks stay in the index, and can be claimed.
     ForgetsTheEnd,
+    /// Nobody listens to what time the table says it is.
+    TrustsTheMachine,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,6 +121,8 @@ pub struct World {
     pub paused: BTreeMap<usize, Instant>,
     /// Workers for which the table is away until then.
     pub away: BTreeMap<usize, Instant>,
+    /// The machines' clocks.
+    pub walls: Vec<Wall>,
     /// Who works on each machine, by the name of this start.
     pub names: BTreeMap<usize, String>,
     /// Starts that have died, stood still, or could not reach the table for a while.
@@ -106,6 +153,7 @@ impl World {
             calls: BTreeMap::new(),
             paused: BTreeMap::new(),
             away: BTreeMap::new(),
+            walls: Vec::new(),
             names: BTreeMap::new(),
             troubled: BTreeSet::new(),
             violations: Vec::new(),
@@ -116,6 +164,16 @@ impl World {
             began,
             network: JoinSet::new(),
         }
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        BEGINNING + self.began.elapsed()
+    }
+
+    /// What a reply says of it: whole seconds.
+    pub fn date(&self) -> Timestamp {
+        Timestamp::from_millis(self.now().as_millis() / 1000 * 1000)
     }
 
     pub fn is_calm(&self) -> bool {
@@ -179,7 +237,7 @@ impl World {
     }
 
     pub fn claim(&mut self, id: &TaskId, terms: &Terms) -> Claimed {
-        let (name, sabotage) = (id.to_string(), self.sabotage);
+        let (name, sabotage, now) = (id.to_string(), self.sabotage, self.now());
         let Some(item) = self.items.get_mut(&name).filter(|item| item.exists) else {
             return Claimed::Lost(Standing::default());
         };
@@ -199,6 +257,7 @@ impl World {
         {
             item.excused += 1;
         }
+        let is_early = item.due.is_some_and(|due| due > now + TOO_EARLY);
         item.status = Some(Status::Running);
         item.attempt += 1;
         item.lease_until = Some(terms.lease_until);
@@ -206,6 +265,9 @@ impl World {
         item.rev = Some(terms.rev.as_str().to_owned());
         let task = task(id, item);
         self.note(format_args!("{name} claimed by {}, attempt {}", terms.worker, task.attempt));
+        if is_early {
+            self.violated(format_args!("{name} was claimed before it was due"));
+        }
         Claimed::Won(Box::new(task))
     }
 

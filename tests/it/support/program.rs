@@ -27,13 +27,15 @@ impl Program {
 
     /// The same, working in `world`.
     pub fn in_world(world: &World, config: &str) -> Self {
-        let aws = format!(
-            "[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{}\"\n\
-             lambda_endpoint_url = \"{}\"\n",
-            world.dynamodb.url(),
-            world.lambda.url()
-        );
-        Program::with(&format!("{config}\n{aws}"))
+        Program::between(&world.dynamodb.url(), &world.lambda.url(), config)
+    }
+
+    /// The same, between these endpoints.
+    pub fn between(dynamodb: &str, lambda: &str, config: &str) -> Self {
+        Program::with(&format!(
+            "{config}\n[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{dynamodb}\"\n\
+             lambda_endpoint_url = \"{lambda}\"\n"
+        ))
     }
 
     pub fn config(&self) -> PathBuf {

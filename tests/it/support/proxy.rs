@@ -2,12 +2,17 @@
 //! emulators do.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::http::header::DATE;
 use axum::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use burstd::clock::Clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -36,6 +41,7 @@ type Plan = Box<dyn FnMut(&str, &str) -> Fate + Send>;
 pub struct Proxy {
     pub url: String,
     plan: Arc<Mutex<Plan>>,
+    ahead: Arc<AtomicI64>,
     _serving: JoinSet<()>,
 }
 
@@ -44,6 +50,8 @@ struct Shared {
     upstream: String,
     client: Client<HttpConnector, Full<Bytes>>,
     plan: Arc<Mutex<Plan>>,
+    /// Seconds that the `Date` of the replies is ahead.
+    ahead: Arc<AtomicI64>,
 }
 
 impl Proxy {
@@ -56,27 +64,42 @@ impl Proxy {
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         let plan: Arc<Mutex<Plan>> = Arc::new(Mutex::new(Box::new(plan)));
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let shared = Shared { upstream: upstream.to_owned(), client, plan: plan.clone() };
-        let router = Router::new().fallback(forward).with_state(shared);
+        let (upstream, ahead) = (upstream.to_owned(), Arc::<AtomicI64>::default());
+        let shared = Shared { upstream, client, plan: plan.clone(), ahead: ahead.clone() };
+        let router = Router::new().fallback(serve).with_state(shared);
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             axum::serve(listener, router).await.expect("it serves until it is dropped");
         });
-        Proxy { url, plan, _serving: serving }
+        Proxy { url, plan, ahead, _serving: serving }
     }
 
     /// From now on another plan.
     pub fn plan(&self, plan: impl FnMut(&str, &str) -> Fate + Send + 'static) {
         *self.plan.lock().expect("no plan panics") = Box::new(plan);
     }
+
+    /// From now on the table's clock is so many seconds ahead.
+    pub fn set_clock(&self, ahead: i64) {
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
 }
 
-async fn forward(
+async fn serve(
     State(shared): State<Shared>,
     headers: HeaderMap,
     uri: Uri,
     body: Bytes,
 ) -> Response<Body> {
+    let ahead = shared.ahead.load(Ordering::Relaxed);
+    let mut response = forward(shared, headers, uri, body).await;
+    let now = i64::try_from(Clock::system().now().as_millis() / 1000).expect("it is this age");
+    let date = DateTime::from_secs(now + ahead).fmt(Format::HttpDate).expect("it has a form");
+    response.headers_mut().insert(DATE, date.parse().expect("it is text"));
+    response
+}
+
+async fn forward(shared: Shared, headers: HeaderMap, uri: Uri, body: Bytes) -> Response<Body> {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
     let operation = target.and_then(|target| target.split('.').next_back()).unwrap_or_default();
     let text = String::from_utf8_lossy(&body).into_owned();
