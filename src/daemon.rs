@@ -19,6 +19,7 @@ use crate::dispatcher::Dispatcher;
 use crate::episode::Episode;
 use crate::governor::{CallerRate, Governor};
 use crate::invoker::Invoker as _;
+use crate::memory::Memory;
 use crate::queue::{Function, Queue};
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
@@ -82,6 +83,7 @@ impl Daemon {
             store,
             invoker,
             clock: clients.clock(),
+            memory: Memory::new(config.limits.max_bytes_in_flight),
             shutdown,
             store_trouble: Episode::default(),
         });

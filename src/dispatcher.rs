@@ -4,6 +4,7 @@
 
 mod known;
 mod lane;
+mod limits;
 mod log;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::worker::{Attempted, Report, STORE_BACKOFF, Worker};
 use known::Known;
 pub use lane::Pace;
 use lane::{Lane, Load};
+pub use limits::Limits;
 
 /// A summary line comes this often while there is work.
 const SUMMARY_EVERY: Duration = Duration::from_secs(10);
@@ -49,17 +51,6 @@ const INDEX_LAG: Duration = Duration::from_secs(2);
 /// gone, or takes no write. Long, because each further try costs a write unit; not longer,
 /// because a person may put a task of the same name meanwhile.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
-
-/// The caps and paces of one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Tasks in flight in all queues together.
-    pub max_in_flight: usize,
-    /// How often the index is asked.
-    pub pace: Pace,
-    /// How long what is in flight is awaited when burstd stops.
-    pub drain: Duration,
-}
 
 /// Drives the tasks of some queues through one worker.
 #[derive(Debug)]
@@ -387,7 +378,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         if self.counts == self.summarised && self.tasks.is_empty() {
             return;
         }
-        log::summary(&self.summarised, &self.counts, self.limits, self.worker.store.consumed());
+        let consumed = self.worker.store.consumed();
+        let memory = &self.worker.memory;
+        log::summary(&self.summarised, &self.counts, self.limits, memory, consumed);
         self.summarised = self.counts;
     }
 }

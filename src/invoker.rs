@@ -65,6 +65,15 @@ impl Outcome {
         }
     }
 
+    /// How large the result is that is kept; nothing when there is none.
+    pub fn result_bytes(&self) -> Option<usize> {
+        match self {
+            Outcome::Succeeded(Success { result: TaskResult::Json(text), .. }) => Some(text.len()),
+            Outcome::Succeeded(_) => Some(0),
+            Outcome::Failed(_) | Outcome::NotRun(_) | Outcome::Unknown(_) => None,
+        }
+    }
+
     /// Lambda's id of the request, when one is known.
     pub fn request_id(&self) -> Option<&str> {
         match self {

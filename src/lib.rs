@@ -34,11 +34,11 @@
 //!
 //! Words, which import nothing but one another: [`task`], [`claim`], [`queue`], [`retry`],
 //! [`counts`], [`episode`]. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`]. The engine:
-//! [`dispatcher`], [`worker`], and [`governor`], which says when a claimed task may start. The
-//! adapters: [`aws`], which alone names the SDK. The shell: [`config`], [`telemetry`],
-//! [`systemd`], [`daemon`] (which puts all together), [`cli`], [`descriptors`] and [`usage`] (what
-//! the machine allows and what is used of it), and [`local`], the endpoints of `burstd demo`,
-//! `dev` and `bench`.
+//! [`dispatcher`], [`worker`], [`governor`], which says when a claimed task may start, and
+//! [`memory`], which says when one may be claimed. The adapters: [`aws`], which alone names the
+//! SDK. The shell: [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together),
+//! [`cli`], [`descriptors`] and [`usage`] (what the machine allows and what is used of it), and
+//! [`local`], the endpoints of `burstd demo`, `dev` and `bench`.
 //!
 //! There is deliberately no reaper, no heartbeat, no leader and no second index: one query finds
 //! new, delayed, retried and abandoned tasks alike.
@@ -58,6 +58,7 @@ pub mod store;
 
 pub mod dispatcher;
 pub mod governor;
+pub mod memory;
 pub mod worker;
 
 pub mod aws;

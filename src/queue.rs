@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::episode::Episode;
 use crate::governor::Governor;
+use crate::memory::ResultSize;
 use crate::retry::Policy;
 
 /// A queue that is served, as the engine sees it.
@@ -44,6 +45,8 @@ pub struct Function {
     timeout_ms: AtomicU64,
     /// Whether it is in trouble.
     pub trouble: Episode,
+    /// How large its results are.
+    pub result_size: ResultSize,
     /// When its tasks may start; shared by all queues of the function.
     pub governor: Arc<Governor>,
 }
@@ -55,6 +58,7 @@ impl Function {
             name: name.into(),
             timeout_ms: AtomicU64::new(0),
             trouble: Episode::default(),
+            result_size: ResultSize::default(),
             governor,
         };
         function.set_timeout(timeout);

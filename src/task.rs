@@ -153,7 +153,7 @@ impl Status {
 
 /// The event a function is called with: JSON text. It has no `Debug` on purpose: payloads are
 /// never logged.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Payload(pub String);
 
 impl fmt::Debug for Payload {

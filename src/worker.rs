@@ -2,22 +2,24 @@
 //!
 //! Dropping its future anywhere is a crash, which the lease already covers.
 
+mod log;
+
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{error, info, warn};
 
 use crate::claim::{Claim, Lease, Rev, Standing, Terms};
 use crate::clock::Clock;
 use crate::episode::Episode;
 use crate::governor::Place;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
+use crate::memory::{LARGEST_ITEM_BYTES, Memory, Share};
 use crate::queue::Queue;
 use crate::retry::{Backoff, Ended, Settlement, decide, max_attempts};
 use crate::shutdown::Shutdown;
 use crate::store::{Claimed, Fault, Store, StoreError, Write};
-use crate::task::{TaskId, Timestamp};
+use crate::task::{Payload, TaskId, Timestamp};
 
 /// Between two tries of a call to a table that is away.
 pub(crate) const STORE_BACKOFF: Backoff =
@@ -38,6 +40,8 @@ pub struct Worker<S, I> {
     pub invoker: I,
     /// The time of day.
     pub clock: Clock,
+    /// What the tasks' payloads and results may take.
+    pub memory: Memory,
     /// The wish to stop.
     pub shutdown: Shutdown,
     /// Whether the table is in trouble.
@@ -83,18 +87,23 @@ pub struct Attempted {
 impl<S: Store, I: Invoker> Worker<S, I> {
     /// A task's life: claim it, run its function, decide what follows, write that down.
     pub async fn run(&self, queue: &Queue, id: TaskId, mut rng: StdRng) -> Report {
-        if self.shutdown.is_draining() {
-            return Report::Withdrawn;
-        }
+        let Some(mut share) = self.share(queue).await else { return Report::Withdrawn };
         let began = Instant::now();
         let mut claim = match self.claim(queue, &id, &mut rng).await {
             Ok(claim) => claim,
             Err(report) => return report,
         };
         let claim_took = began.elapsed();
+        let expected = queue.function.result_size.guess();
+        share.resize(claim.task.payload.0.len() + expected);
 
         let (outcome, invoke_took) = self.start(queue, &mut claim, &mut rng).await;
 
+        claim.task.payload = Payload::default();
+        if let Some(bytes) = outcome.result_bytes() {
+            queue.function.result_size.learn(bytes);
+        }
+        share.resize(outcome.result_bytes().unwrap_or_default());
         let word = outcome.label();
         let not_run = match &outcome {
             Outcome::NotRun(refusal) => Some(refusal.reason.clone()),
@@ -117,6 +126,16 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             settlement,
             write,
         }))
+    }
+
+    /// Room for the task in memory. Nothing when burstd is told to stop before there is any.
+    async fn share(&self, queue: &Queue) -> Option<Share<'_>> {
+        let bytes = LARGEST_ITEM_BYTES + queue.function.result_size.guess();
+        tokio::select! {
+            biased;
+            () = self.shutdown.draining() => None,
+            share = self.memory.share(bytes) => Some(share),
+        }
     }
 
     /// Takes the task. A table that is away is asked again with the same token until it
@@ -161,7 +180,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             let place = match self.may_start(queue, claim, rng).await {
                 Ok(place) => place,
                 Err(refusal) => {
-                    function_refuses(queue, &refusal);
+                    log::function_refuses(queue, &refusal);
                     return (Outcome::NotRun(refusal), Duration::ZERO);
                 }
             };
@@ -176,19 +195,19 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             let outcome = self.invoker.invoke(invocation).await;
             let Outcome::NotRun(refusal) = &outcome else {
                 drop(place);
-                function_works(queue);
+                log::function_works(queue);
                 return (outcome, began.elapsed());
             };
             match refusal.reason {
                 Reason::Throttled(throttle) => {
                     place.throttled(throttle, &refusal.failure);
                     if queue.function.governor.is_shut_out() {
-                        function_refuses(queue, refusal);
+                        log::function_refuses(queue, refusal);
                     }
                 }
                 Reason::Unavailable => {
                     place.unused();
-                    function_refuses(queue, refusal);
+                    log::function_refuses(queue, refusal);
                     refusals += 1;
                     tokio::select! {
                         biased;
@@ -198,7 +217,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 }
                 _ => {
                     place.unused();
-                    function_refuses(queue, refusal);
+                    log::function_refuses(queue, refusal);
                     return (outcome, began.elapsed());
                 }
             }
@@ -299,13 +318,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                     return (settlement, Ok(write));
                 }
                 Err(StoreError::Rejected(fault)) => match settlement.shrink() {
-                    Some(omitted) => warn!(
-                        event = "task.shortened",
-                        task_id = %claim.id(),
-                        code = fault.code,
-                        omitted,
-                        "the item has no room for all of it"
-                    ),
+                    Some(omitted) => log::shortened(claim.id(), &fault, omitted),
                     None => return (settlement, Err(fault)),
                 },
                 Err(error) => {
@@ -320,71 +333,18 @@ impl<S: Store, I: Invoker> Worker<S, I> {
     /// Notes that the table answered.
     pub(crate) fn store_works(&self) {
         if let Some(over) = self.store_trouble.success() {
-            let (episode_s, faults) = (over.lasted.as_secs_f64(), over.faults);
-            info!(event = "store.recovered", episode_s, faults, "the table answers again");
+            log::table_works(over);
         }
     }
 
     /// Notes that the table did not; the first time in an episode it is said.
     pub(crate) fn store_fails(&self, error: &StoreError) {
-        if !self.store_trouble.fault() {
-            return;
-        }
-        let Fault { operation, code, message } = error.fault();
-        match error {
-            StoreError::Refused(_) => error!(
-                event = "store.refused",
-                operation,
-                code,
-                error = message,
-                "DynamoDB refuses; burstd goes on trying"
-            ),
-            StoreError::Unavailable(_) | StoreError::Rejected(_) => warn!(
-                event = "store.unavailable",
-                operation,
-                code,
-                error = message,
-                "DynamoDB is away; burstd waits for it"
-            ),
+        if self.store_trouble.fault() {
+            log::table_fails(error);
         }
     }
 }
 
 fn withdrawn(message: &str) -> Refusal {
     Refusal::new(Reason::Withdrawn, Failure::new("Burstd.Withdrawn", message))
-}
-
-fn function_works(queue: &Queue) {
-    if let Some(over) = queue.function.trouble.success() {
-        info!(
-            event = "lambda.recovered",
-            queue = queue.name,
-            function = queue.function.name,
-            episode_s = over.lasted.as_secs_f64(),
-            refusals = over.faults,
-            "the function runs again"
-        );
-    }
-}
-
-/// Notes that a function was not started; the first time in an episode it is said. What is
-/// wrong with one task alone is not the function's trouble.
-fn function_refuses(queue: &Queue, refusal: &Refusal) {
-    let troubled =
-        matches!(refusal.reason, Reason::Throttled(_) | Reason::Unavailable | Reason::Broken);
-    if !troubled || !queue.function.trouble.fault() {
-        return;
-    }
-    let Failure { error_type: code, message: error, .. } = &refusal.failure;
-    let (function, queue) = (&queue.function.name, &queue.name);
-    match refusal.reason {
-        Reason::Broken => error!(
-            event = "lambda.broken",
-            queue, function, code, error, "the function runs no task; its queue pauses and probes"
-        ),
-        _ => warn!(
-            event = "lambda.unavailable",
-            queue, function, code, error, "Lambda cannot start it; tasks wait, no attempt is spent"
-        ),
-    }
 }

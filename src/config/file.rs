@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use super::reader::{Entry, Problem, Reader, Section};
 use super::{AwsConfig, Config, LogConfig, QueueConfig, Timeout};
 use crate::aws::Http;
@@ -13,6 +15,12 @@ use crate::telemetry::{self, Format};
 
 /// More in flight than this is surely a slip of the finger.
 const MOST_IN_FLIGHT: u32 = 100_000;
+
+/// The largest item and a result.
+const LEAST_BYTES: ByteSize = ByteSize::mb(1);
+
+/// More than any machine has.
+const MOST_BYTES: ByteSize = ByteSize::tb(1);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -28,6 +36,7 @@ pub(super) fn read(source: &str) -> Result<Config, Vec<Problem>> {
 pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let table = root.required_string("table", "name the DynamoDB table: table = \"tasks\"");
     let max_in_flight = value(root.number("max_in_flight", 1..=MOST_IN_FLIGHT), 500);
+    let max_bytes_in_flight = bytes(root.size("max_bytes_in_flight", LEAST_BYTES..=MOST_BYTES));
     let mut queues = root.section("queues");
     let named = queues.sections();
     if named.is_empty() {
@@ -38,6 +47,7 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let functions = functions(root.section("functions"), &queues);
     let limits = Limits {
         max_in_flight: max_in_flight as usize,
+        max_bytes_in_flight,
         pace: pace(root.section("poll")),
         drain: drain(root.section("shutdown")),
     };
@@ -238,6 +248,10 @@ fn log(mut section: Section<'_, '_>) -> LogConfig {
         LogConfig { format: value(format, Format::Auto), level: value(level, "info".to_owned()) };
     section.finish();
     log
+}
+
+fn bytes(entry: Option<Entry<ByteSize>>) -> usize {
+    usize::try_from(value(entry, ByteSize::mb(64)).as_u64()).unwrap_or(usize::MAX)
 }
 
 fn value<T>(entry: Option<Entry<T>>, default: T) -> T {

@@ -209,8 +209,8 @@ level = "loud"
         let expected = [
             "line 1: table: missing: name the DynamoDB table: table = \"tasks\"",
             "line 2: max_in_flight = 0: must be between 1 and 100000",
-            "line 3: tabel: unknown key; known here: table, max_in_flight, queues, functions, \
-             poll, shutdown, aws, log",
+            "line 3: tabel: unknown key; known here: table, max_in_flight, \
+             max_bytes_in_flight, queues, functions, poll, shutdown, aws, log",
             "line 6: queues.thumbs.function = \"make thumbnail\": must be a function's name, \
              name:alias, or ARN",
             "line 7: queues.thumbs.max_attempts = \"five\": must be a whole number",

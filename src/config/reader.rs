@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -158,6 +159,31 @@ impl<'r, 'a> Section<'r, 'a> {
                 let (least, most) = range.into_inner();
                 let (least, most) =
                     (humantime::format_duration(least), humantime::format_duration(most));
+                self.complain(&entry, format!("must be between {least} and {most}"));
+                None
+            }
+            Err(error) => {
+                self.complain(&entry, format!("must be {expected} ({error})"));
+                None
+            }
+        }
+    }
+
+    /// A number of bytes such as `"64MB"` or `"64MiB"`, within `range`.
+    pub(super) fn size(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<ByteSize>,
+    ) -> Option<Entry<ByteSize>> {
+        let expected = "a size in quotes, such as \"64MB\"";
+        let entry = self.take(key, expected, |value| value.as_str().map(str::to_owned))?;
+        match entry.value.parse() {
+            Ok(value) if range.contains(&value) => {
+                Some(Entry { value, key: entry.key, span: entry.span })
+            }
+            Ok(_) => {
+                let (least, most) = range.into_inner();
+                let (least, most) = (least.display().si(), most.display().si());
                 self.complain(&entry, format!("must be between {least} and {most}"));
                 None
             }

@@ -9,6 +9,7 @@ use crate::claim::Standing;
 use crate::counts::Counts;
 use crate::episode::Episode;
 use crate::invoker::TaskResult;
+use crate::memory::Memory;
 use crate::queue::Queue;
 use crate::retry::{Verdict, max_attempts};
 use crate::store::{Consumed, Fault, Write};
@@ -218,7 +219,13 @@ pub(super) fn still_draining(in_flight: usize, waited: Duration) {
 }
 
 /// What was done between two summaries.
-pub(super) fn summary(before: &Counts, now: &Counts, limits: Limits, consumed: Consumed) {
+pub(super) fn summary(
+    before: &Counts,
+    now: &Counts,
+    limits: Limits,
+    memory: &Memory,
+    consumed: Consumed,
+) {
     info!(
         event = "stats.summary",
         claimed = now.claimed - before.claimed,
@@ -233,6 +240,8 @@ pub(super) fn summary(before: &Counts, now: &Counts, limits: Limits, consumed: C
         claims_lost = now.lost - before.lost,
         in_flight = now.in_flight,
         slots_free = (limits.max_in_flight as u64).saturating_sub(now.in_flight),
+        bytes_in_flight = memory.taken(),
+        memory_waits_total = memory.waits(),
         read_units_total = consumed.read_milli as f64 / 1e3,
         write_units_total = consumed.write_milli as f64 / 1e3,
         "summary"

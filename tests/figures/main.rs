@@ -1,9 +1,11 @@
 //! The daemon's figures, measured on the real program as a process of its own: what it costs when
 //! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it;
 //! `cargo bench --bench figures -- limited` and `-- ramp` measure the governor before a function
-//! with a limit, `-- tasks` the CPU of each task. `burstd bench` measures the transport.
+//! with a limit, `-- tasks` the CPU of each task, `-- memory` what the
+//! largest items take. `burstd bench` measures the transport.
 
 mod limited;
+mod memory;
 mod tasks;
 
 use std::fs;
@@ -38,6 +40,7 @@ async fn main() -> io::Result<()> {
         Some("limited") => limited::of_200().await,
         Some("ramp") => limited::by_ramp().await,
         Some("tasks") => tasks::measure().await,
+        Some("memory") => memory::measure().await,
         Some("endpoints") => tasks::endpoints().await,
         _ => daemon().await,
     }

@@ -10,6 +10,7 @@ use burstd::dispatcher::{Dispatcher, Limits, Pace};
 use burstd::episode::Episode;
 use burstd::invoker::Reason;
 use burstd::local::lambda::{Answer, Call};
+use burstd::memory::Memory;
 use burstd::shutdown::Shutdown;
 use burstd::task::TaskId;
 use burstd::worker::{Report, Worker};
@@ -165,6 +166,7 @@ impl Jumper {
             store: port.clone(),
             invoker: port,
             clock: clock.clone(),
+            memory: Memory::new(0),
             shutdown: Shutdown::new(),
             store_trouble: Episode::default(),
         });
@@ -209,7 +211,8 @@ async fn nothing_is_claimed_until_aws_has_told_the_time_to_a_machine_whose_clock
     let jumper = Jumper::new();
     jumper.jump();
     let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
-    let limits = Limits { max_in_flight: 9, pace, drain: Duration::from_secs(30) };
+    let drain = Duration::from_secs(30);
+    let limits = Limits { max_in_flight: 9, max_bytes_in_flight: 0, pace, drain };
     let rng = StdRng::seed_from_u64(1);
     let dispatcher = Dispatcher::new(jumper.worker.clone(), vec![queue()], limits, rng);
     let claims = || {

@@ -7,6 +7,7 @@ mod clocks;
 mod contract;
 mod governor;
 mod life;
+mod memory;
 mod model;
 mod process;
 mod simulation;

@@ -48,10 +48,10 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(request: http::Request<SdkBody>) -> Result<Self, &'static str> {
+    pub(super) async fn new(request: http::Request<SdkBody>) -> Result<Self, super::BoxError> {
         let (parts, body) = request.into_parts();
-        let body = body.bytes().ok_or("a request's body must be in memory")?;
-        let body = Bytes::copy_from_slice(body);
+        // It comes in one piece, which is taken as it is.
+        let body = body.collect().await?.to_bytes();
         let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
         Ok(Request { method: parts.method, uri: parts.uri, headers: headers.collect(), body })
     }

@@ -146,7 +146,7 @@ impl Transport {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request =
             request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-        let request = Request::new(request).map_err(|error| ConnectorError::user(error.into()))?;
+        let request = Request::new(request).await.map_err(ConnectorError::user)?;
         let pool = self.pool(request.uri());
         let mut sends = 0;
         loop {

@@ -8,6 +8,7 @@ use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace};
 use burstd::episode::Episode;
 use burstd::governor::{CallerRate, Caps, Governor};
+use burstd::memory::{LEAST_BYTES, Memory};
 use burstd::queue::{Function, Queue};
 use burstd::retry::{Backoff, OnUnknown, Policy};
 use burstd::shutdown::Shutdown;
@@ -23,6 +24,8 @@ use super::world::{Item, Sabotage, Shared, Wall, World, lock};
 
 const MAX_ATTEMPTS: u32 = 4;
 const MARGIN: Duration = Duration::from_secs(12);
+/// Room for so many claims at once.
+const MEMORY: usize = 3 * LEAST_BYTES;
 const DRAIN: Duration = Duration::from_secs(6);
 
 /// How long there are faults.
@@ -150,11 +153,12 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
             store: port.clone(),
             invoker: port,
             clock,
+            memory: Memory::new(MEMORY),
             shutdown: shutdown.clone(),
             store_trouble: Episode::default(),
         });
         let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
-        let limits = Limits { max_in_flight, pace, drain: DRAIN };
+        let limits = Limits { max_in_flight, max_bytes_in_flight: MEMORY, pace, drain: DRAIN };
         let seed = StdRng::seed_from_u64(rng.random());
         let run = Dispatcher::new(worker, vec![queue()], limits, seed).run();
         lock(&world).note(format_args!("{name} starts"));
