@@ -37,6 +37,8 @@ pub struct Invocation<'a> {
     pub claim: &'a Claim,
     /// Who runs it.
     pub worker: &'a str,
+    /// When it is too late to begin.
+    pub start_by: Instant,
     /// Until when an answer is of use.
     pub deadline: Instant,
 }
@@ -196,6 +198,8 @@ pub enum Reason {
     Throttled(Throttle),
     /// A passing fault on the way or of the function's environment: wait and start again.
     Unavailable,
+    /// It was not sent before the lease had grown too short: wait for a longer one and start again.
+    Late,
     /// The function is broken for every task: give the task back and pause the queue.
     Broken,
     /// This task can never run: fail it.

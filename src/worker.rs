@@ -190,6 +190,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 queue: &queue.name,
                 claim,
                 worker: &self.name,
+                start_by: claim.lease.start_by(),
                 deadline: claim.lease.deadline(began),
             };
             let outcome = self.invoker.invoke(invocation).await;
@@ -205,6 +206,8 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                         log::function_refuses(queue, refusal);
                     }
                 }
+                // It is not covered any more, so the lease is extended before the next try.
+                Reason::Late => place.unused(),
                 Reason::Unavailable => {
                     place.unused();
                     log::function_refuses(queue, refusal);

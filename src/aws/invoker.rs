@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{timeout, timeout_at};
 
 use super::errors::{configuration_refusal, invoke_outcome};
-use super::transport::Transport;
+use super::transport::{Transport, not_after};
 use crate::invoker::{
     Concurrency, Failure, Invocation, Invoker, Limit, Outcome, Reason, Refusal, Success,
     TaskResult, Throttle,
@@ -52,15 +52,15 @@ impl LambdaInvoker {
 
 impl Invoker for LambdaInvoker {
     async fn invoke(&self, invocation: Invocation<'_>) -> Outcome {
-        let request = self.request(&invocation);
+        let (request, latest) = (self.request(&invocation), invocation.start_by);
         // A call with a trace costs more, so those without are not made like it.
         let sent = match invocation.claim.task.trace.clone() {
-            None => timeout_at(invocation.deadline, request.send()).await,
+            None => timeout_at(invocation.deadline, not_after(latest, request.send())).await,
             Some(trace) => {
                 let call = request.customize().mutate_request(move |request| {
                     request.headers_mut().insert("x-amzn-trace-id", trace.clone());
                 });
-                timeout_at(invocation.deadline, Box::pin(call.send())).await
+                timeout_at(invocation.deadline, not_after(latest, Box::pin(call.send()))).await
             }
         };
         match sent {

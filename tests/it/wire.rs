@@ -9,8 +9,10 @@ use burstd::invoker::{Limit, Outcome, Reason, Throttle};
 use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
 use burstd::local::place;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::support::invoke::{invoke, invoke_within, word};
+use crate::support::calls::Calls;
+use crate::support::invoke::{invoke, invoke_between, invoke_within, word};
 
 async fn invoker(lambda_url: &str) -> LambdaInvoker {
     let clients = Clients::new(&place("http://127.0.0.1:1", lambda_url)).await;
@@ -149,6 +151,20 @@ async fn no_answer_before_the_deadline_leaves_it_unknown() {
     let outcome = invoke_within(patience, &invoker(&url).await, "any", "{}").await;
     let Outcome::Unknown(failure) = outcome else { panic!("{outcome:?}") };
     assert_eq!(failure.error_type, "Burstd.NoAnswer");
+}
+
+#[tokio::test]
+async fn what_waited_for_a_connection_until_its_lease_was_too_short_is_not_sent() {
+    let calls = Calls::default();
+    let echo = calls.function(Duration::from_secs(5), async |call| Answer::Returned(call.payload));
+    let functions = Functions::from([("echo".to_owned(), echo)]);
+    let lambda = EmbeddedLambda::start(anywhere(), functions).expect("a free port");
+    let invoker = invoker(&lambda.url()).await;
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(10));
+    let outcome = invoke_between(now, later, &invoker, "echo", "{}").await;
+    assert_eq!((word(&outcome), calls.count()), ("late", 0), "{outcome:?}");
+    let outcome = invoke_between(later, later, &invoker, "echo", "{}").await;
+    assert_eq!((word(&outcome), calls.count()), ("succeeded", 1), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -186,7 +186,8 @@ fn claim(number: u64, event: String) -> Claim {
 
 fn invocation(claim: &Claim) -> Invocation<'_> {
     let deadline = Instant::now() + PATIENCE;
-    Invocation { function: "work", queue: "bench", claim, worker: "bench", deadline }
+    let (function, queue, worker) = ("work", "bench", "bench");
+    Invocation { function, queue, claim, worker, start_by: deadline, deadline }
 }
 
 async fn watch_memory(samples: Arc<Mutex<Vec<u64>>>) {

@@ -20,6 +20,18 @@ pub async fn invoke_within(
     function: &str,
     event: &str,
 ) -> Outcome {
+    let start_by = Instant::now() + patience;
+    invoke_between(start_by, start_by, invoker, function, event).await
+}
+
+/// The same, when it is to begin by the first moment and to be answered by the second.
+pub async fn invoke_between(
+    start_by: Instant,
+    deadline: Instant,
+    invoker: &LambdaInvoker,
+    function: &str,
+    event: &str,
+) -> Outcome {
     let task = Task {
         id: TaskId::named("a"),
         attempt: 1,
@@ -33,12 +45,11 @@ pub async fn invoke_within(
     let claim = Claim {
         task,
         rev: Rev::from("rev".to_owned()),
-        lease: Lease::begin(Timestamp::default(), Instant::now(), patience, patience),
+        lease: Lease::begin(Timestamp::default(), start_by, Duration::ZERO, Duration::ZERO),
         started_at: Timestamp::default(),
     };
-    let deadline = Instant::now() + patience;
-    let invocation =
-        Invocation { function, queue: "work", claim: &claim, worker: "worker", deadline };
+    let (queue, worker) = ("work", "worker");
+    let invocation = Invocation { function, queue, claim: &claim, worker, start_by, deadline };
     invoker.invoke(invocation).await
 }
 
@@ -50,6 +61,7 @@ pub fn word(outcome: &Outcome) -> &'static str {
             Reason::Unavailable => "unavailable",
             Reason::Broken => "broken",
             Reason::Impossible => "impossible",
+            Reason::Late => "late",
             _ => "of our own making",
         },
         other => other.label(),
