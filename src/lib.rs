@@ -67,6 +67,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod descriptors;
+mod failpoint;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod systemd;

@@ -10,7 +10,7 @@ use crate::invoker::{Failure, Outcome, Reason, TaskResult};
 use crate::task::{Attempt, Timestamp};
 
 /// The item's `history` keeps this many attempts, the last ones.
-pub const HISTORY_LIMIT: usize = 10;
+pub const HISTORY_LIMIT: u32 = 10;
 
 /// When and how often a queue's tasks are tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,9 +93,11 @@ impl Settlement {
             }
             _ => {}
         }
-        let forgotten = !self.history.is_empty();
-        self.history.clear();
-        forgotten.then_some("history")
+        // The last one goes last: without it the next holder takes this one for dead.
+        let kept = usize::from(self.history.len() > 1);
+        let surplus = self.history.len() - kept;
+        self.history.drain(..surplus);
+        (surplus > 0).then_some("history")
     }
 }
 
@@ -233,20 +235,19 @@ fn again(
     }
 }
 
-/// The attempts to be remembered: those on the item, one that nobody wrote down, and this one.
+/// The attempts to be remembered: those on the item, those that nobody wrote down, and this one.
 fn history(claim: &Claim, spent: u32, outcome: &Outcome, ended: Ended) -> Vec<Attempt> {
     let mut history = claim.task.history.clone();
     let recorded = history.last().map_or(0, |last| last.number);
-    if recorded < spent {
-        history.push(Attempt {
-            number: spent,
-            outcome: "abandoned".to_owned(),
-            error_type: None,
-            request_id: None,
-            started_at: None,
-            took: None,
-        });
-    }
+    let remembered = spent.saturating_sub(HISTORY_LIMIT);
+    history.extend((recorded.max(remembered) + 1..=spent).map(|number| Attempt {
+        number,
+        outcome: "abandoned".to_owned(),
+        error_type: None,
+        request_id: None,
+        started_at: None,
+        took: None,
+    }));
     if counts(outcome) {
         let error_type = match outcome {
             Outcome::Failed(failure) | Outcome::Unknown(failure) => {
@@ -263,7 +264,7 @@ fn history(claim: &Claim, spent: u32, outcome: &Outcome, ended: Ended) -> Vec<At
             took: Some(ended.took),
         });
     }
-    let surplus = history.len().saturating_sub(HISTORY_LIMIT);
+    let surplus = history.len().saturating_sub(HISTORY_LIMIT as usize);
     history.drain(..surplus);
     history
 }
@@ -451,15 +452,30 @@ mod tests {
     }
 
     #[test]
+    fn each_of_several_holders_that_died_in_a_row_is_written_down() {
+        let mut claim = claim(5);
+        claim.task.history.truncate(1);
+        let settlement = settle(&claim, succeeded(), &Policy { max_attempts: 9, ..policy() });
+        let history: Vec<_> =
+            settlement.history.iter().map(|it| (it.number, it.outcome.as_str())).collect();
+        let dead = [(2, "abandoned"), (3, "abandoned"), (4, "abandoned")];
+        assert_eq!(history[1..4], dead);
+        assert_eq!(history[4], (5, "succeeded"));
+    }
+
+    #[test]
     fn a_settlement_shrinks_until_only_the_verdict_is_left() {
         let mut succeeded = settle(&claim(2), succeeded(), &policy());
         assert_eq!(succeeded.shrink(), Some("result"));
+        assert_eq!(succeeded.shrink(), Some("history"));
+        assert_eq!(succeeded.history.len(), 1, "the next holder sees that this one wrote");
         assert_eq!(succeeded.shrink(), Some("history"));
         assert_eq!(succeeded.shrink(), None);
         assert_eq!(succeeded.verdict.label(), "succeed");
 
         let mut failed = settle(&claim(3), failed(), &policy());
         assert_eq!(failed.shrink(), Some("error message and log"));
+        assert_eq!(failed.shrink(), Some("history"));
         assert_eq!(failed.shrink(), Some("history"));
         assert_eq!(failed.shrink(), None);
         assert_eq!(failed.verdict.label(), "fail");

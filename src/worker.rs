@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::claim::{Claim, Lease, Rev, Standing, Terms};
 use crate::clock::Clock;
 use crate::episode::Episode;
+use crate::failpoint::reach;
 use crate::governor::Place;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
 use crate::memory::{LARGEST_ITEM_BYTES, Memory, Share};
@@ -147,8 +148,10 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         let terms = self.terms(now, &lease, rng);
         let mut tries = 0;
         loop {
+            reach("claim.send");
             match self.store.claim(id, &terms).await {
                 Ok(Claimed::Won(task)) => {
+                    reach("claim.reply");
                     self.store_works();
                     return Ok(Claim { task: *task, rev: terms.rev, lease, started_at: now });
                 }
@@ -193,7 +196,9 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 start_by: claim.lease.start_by(),
                 deadline: claim.lease.deadline(began),
             };
+            reach("invoke.send");
             let outcome = self.invoker.invoke(invocation).await;
+            reach("invoke.reply");
             let Outcome::NotRun(refusal) = &outcome else {
                 drop(place);
                 log::function_works(queue);
@@ -290,8 +295,10 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         let terms = self.terms(now, &lease, rng);
         let mut tries = 0;
         loop {
+            reach("extend.send");
             match self.store.extend(claim.id(), &claim.rev, &terms).await {
                 Ok(Write::Applied) => {
+                    reach("extend.reply");
                     self.store_works();
                     claim.rev = terms.rev;
                     claim.lease = lease;
@@ -315,8 +322,10 @@ impl<S: Store, I: Invoker> Worker<S, I> {
     ) -> (Settlement, Result<Write, Fault>) {
         let mut tries = 0;
         loop {
+            reach("settle.send");
             match self.store.settle(claim.id(), &claim.rev, &settlement).await {
                 Ok(write) => {
+                    reach("settle.reply");
                     self.store_works();
                     return (settlement, Ok(write));
                 }

@@ -316,7 +316,7 @@ async fn a_task_that_kills_every_worker_ends_failed() {
     assert_eq!(world.calls.count(), 0, "it is not run a fourth time");
     assert_eq!(text(&item, "attempt"), "3", "and no fourth attempt is counted");
     assert_eq!(error(&item, "type"), "Burstd.AttemptsExhausted");
-    assert_eq!(outcomes(&item), ["3 abandoned"]);
+    assert_eq!(outcomes(&item), ["1 abandoned", "2 abandoned", "3 abandoned"]);
     daemon.stop().await;
 }
 

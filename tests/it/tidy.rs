@@ -116,7 +116,9 @@ fn every_event_of_the_log_is_documented() {
     let mut events = Vec::new();
     for (_, text) in files(&["src"]) {
         let code = text.split("#[cfg(test)]").next().expect("there is a first part");
-        for part in code.split(['\n', ',', '(']).map(str::trim) {
+        // Fail points have names of the same form.
+        let lines = code.lines().filter(|line| !line.contains("reach("));
+        for part in lines.flat_map(|line| line.split([',', '('])).map(str::trim) {
             let said = part.strip_prefix("event = \"");
             let literal = said.or(part.strip_prefix('"'));
             let Some((event, _)) = literal.and_then(|rest| rest.split_once('"')) else { continue };

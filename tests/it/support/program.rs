@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -58,9 +58,19 @@ impl Program {
 
     /// Starts the daemon.
     pub fn start(&self) -> Process {
+        self.start_with(&[])
+    }
+
+    /// Starts the daemon with more in its environment.
+    pub fn start_with(&self, environment: &[(&str, &str)]) -> Process {
         let mut command = command(&["run", "--config"]);
-        command.arg(self.config());
+        command.arg(self.config()).envs(environment.iter().copied());
         Process::start(command)
+    }
+
+    /// Starts the daemon; it dies when a task's life reaches this point for so many times.
+    pub fn start_and_die_at(&self, point: &str, times: u32) -> Process {
+        self.start_with(&[("BURSTD_KILL_AT", &format!("{point}:{times}"))])
     }
 
     /// Starts the daemon with no more file descriptors than this.
@@ -91,6 +101,7 @@ pub fn command(arguments: &[&str]) -> Command {
 pub struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -99,17 +110,32 @@ impl Process {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let output = BufReader::new(child.stdout.take().expect("it is a pipe"));
         let seen = lines.clone();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 seen.lock().expect("nobody panics with it").push(line);
             }
         });
-        Process { child, lines }
+        Process { child, lines, reader: Some(reader) }
     }
 
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(id.expect("it has an id"), signal).expect("it can be signalled");
+    }
+
+    /// How it ended, if it has.
+    pub fn try_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is ours")
+    }
+
+    /// Kills it if it runs still; everything it has printed.
+    pub fn finish(mut self) -> Vec<String> {
+        // It may have ended already.
+        self.child.kill().ok();
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader does not panic");
+        }
+        self.lines()
     }
 
     /// What it has printed so far.
@@ -128,10 +154,7 @@ impl Process {
 
     /// How it ended.
     pub async fn ended(&mut self) -> ExitStatus {
-        eventually("the program ends", async || {
-            self.child.try_wait().expect("it is ours").ok_or("it runs")
-        })
-        .await
+        eventually("the program ends", async || self.try_ended().ok_or("it runs")).await
     }
 }
 

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
@@ -19,6 +20,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,12 @@ pub enum Fate {
     Pass,
     /// It takes effect, and the reply is lost.
     LoseReply,
+    /// It takes effect, and the reply never comes.
+    HoldReply,
+    /// It has no effect, and the connection breaks.
+    Lose,
+    /// It waits for so long before it is passed on.
+    Delay(Duration),
     /// It is answered with this error, and has no effect.
     Refuse(u16, &'static str),
     /// The reply to a failed condition does not show the item.
@@ -104,6 +112,12 @@ async fn forward(shared: Shared, headers: HeaderMap, uri: Uri, body: Bytes) -> R
     let operation = target.and_then(|target| target.split('.').next_back()).unwrap_or_default();
     let text = String::from_utf8_lossy(&body).into_owned();
     let fate = shared.plan.lock().expect("no plan panics")(operation, &text);
+    if fate == Fate::Lose {
+        return broken();
+    }
+    if let Fate::Delay(time) = fate {
+        sleep(time).await;
+    }
     if let Fate::Refuse(status, code) = fate {
         return error(status, &format!("{{\"__type\":\"com.amazonaws.dynamodb#{code}\"}}"));
     }
@@ -123,6 +137,7 @@ async fn forward(shared: Shared, headers: HeaderMap, uri: Uri, body: Bytes) -> R
     let body = body.collect().await.expect("its answer arrives").to_bytes();
     match fate {
         Fate::LoseReply => broken(),
+        Fate::HoldReply => std::future::pending().await,
         Fate::HideItem if String::from_utf8_lossy(&body).contains("ConditionalCheckFailed") => {
             let code = "ConditionalCheckFailedException";
             error(400, &format!("{{\"__type\":\"com.amazonaws.dynamodb#{code}\"}}"))
@@ -139,5 +154,5 @@ fn error(status: u16, body: &str) -> Response<Body> {
 
 /// Ends the connection's task, and the connection with it, without a word.
 fn broken() -> Response<Body> {
-    std::panic::resume_unwind(Box::new("the reply is lost"))
+    std::panic::resume_unwind(Box::new("request or reply is lost"))
 }
