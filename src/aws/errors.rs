@@ -95,11 +95,12 @@ enum Reaction {
 }
 
 /// The meaning of each error code of Invoke
-/// (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html, and the SDK's model).
+/// (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html, CommonErrors.html beside it, and the
+/// SDK's model).
 ///
 /// "Error codes are reserved for errors that prevent your function from executing", says that
-/// page; `ServiceException` is the one that a running function cannot be excluded for, and so is
-/// any code that is not listed here.
+/// page; `ServiceException` and `InternalFailure` are those that a running function cannot be
+/// excluded for, and so is any code that is not listed here.
 fn lambda_reaction(code: &str) -> Reaction {
     match code {
         "TooManyRequestsException"
@@ -127,21 +128,29 @@ fn lambda_reaction(code: &str) -> Reaction {
         | "SnapStartTimeoutException"
         | "SnapStartRegenerationFailureException"
         | "CodeArtifactUserPendingException"
-        // Credentials that have expired, or not yet arrived: the next call has newer ones.
+        // Credentials that have expired, or not yet arrived: the next call has newer ones. Or a
+        // clock that is wrong: the SDK learns the right time from the refusal.
         | "ExpiredTokenException"
         | "ExpiredToken"
         | "RequestExpired"
+        | "RequestTimeTooSkewed"
+        | "AuthFailure"
         | "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"
         | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
         | "IncompleteSignatureException"
+        | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
         | "ServiceUnavailableException"
         | "ServiceUnavailable" => Reaction::Unavailable,
 
         "ResourceNotFoundException"
         | "AccessDeniedException"
+        | "NotAuthorized"
+        | "OptInRequired"
+        | "UnknownOperationException"
         | "KMSAccessDeniedException"
         | "KMSDisabledException"
         | "KMSInvalidStateException"
@@ -161,6 +170,9 @@ fn lambda_reaction(code: &str) -> Reaction {
         "InvalidRequestContentException"
         | "InvalidParameterValueException"
         | "ValidationException"
+        | "ValidationError"
+        | "MalformedHttpRequestException"
+        | "RequestEntityTooLargeException"
         | "RequestTooLargeException"
         | "SerializedRequestEntityTooLargeException"
         | "UnsupportedMediaTypeException"
