@@ -6,7 +6,7 @@ use std::error::Error;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::http::Response;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 
 use super::transport::TransportError;
 use crate::invoker::{Failure, Outcome, Reason, Refusal, Throttle};
@@ -27,18 +27,28 @@ where
     reaction(Fault { operation, code, message })
 }
 
+/// The calls that are about items, each by its name.
+const ITEM_CALLS: [&str; 4] =
+    ["dynamodb:UpdateItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:BatchWriteItem"];
+
 /// The reaction to an error code of DynamoDB
 /// (docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html).
 /// A code nobody has heard of is waited out, and said.
 fn store_reaction(operation: &str, code: &str) -> fn(Fault) -> StoreError {
     match code {
-        "AccessDeniedException" | "ResourceNotFoundException" | "IndexNotFoundException" => {
-            StoreError::Refused
-        }
+        "AccessDeniedException"
+        | "NotAuthorized"
+        | "OptInRequired"
+        | "UnknownOperationException"
+        | "ResourceNotFoundException"
+        | "IndexNotFoundException" => StoreError::Refused,
         "ItemCollectionSizeLimitExceededException" => StoreError::Rejected,
-        // Of a query it means that the index is missing; of a write, that this item is wrong.
-        "ValidationException" if operation == "dynamodb:Query" => StoreError::Refused,
-        "ValidationException" => StoreError::Rejected,
+        // Of one item's call it means that this item is wrong; of any other, that the table's
+        // name is, or that the index is missing.
+        "ValidationException" | "SerializationException" if ITEM_CALLS.contains(&operation) => {
+            StoreError::Rejected
+        }
+        "ValidationException" | "SerializationException" => StoreError::Refused,
         _ => StoreError::Unavailable,
     }
 }
@@ -214,11 +224,17 @@ where
 {
     if let SdkError::ServiceError(service) = error {
         let code = service.err().code().unwrap_or("Burstd.UnknownError");
-        let status = service.raw().status().as_u16();
-        let message = service
-            .err()
-            .message()
-            .map_or_else(|| format!("HTTP status {status} without a message"), str::to_owned);
+        let message = service.err().message().map_or_else(
+            || {
+                let status = service.raw().status().as_u16();
+                let causes = chain(service.err()).skip(1);
+                match causes.filter(|cause| !cause.is::<ErrorMetadata>()).last() {
+                    None => format!("HTTP status {status} without a message"),
+                    Some(why) => format!("HTTP status {status}, and no body to be read: {why}"),
+                }
+            },
+            str::to_owned,
+        );
         return (code.to_owned(), message);
     }
     let code = match error {

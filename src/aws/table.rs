@@ -177,6 +177,10 @@ impl Table {
     /// The table's description; nothing when there is no such table.
     async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
         match self.client.describe_table().table_name(&self.name).send().await {
+            Ok(output) if output.table.is_none() => {
+                let message = "the reply does not describe the table".to_owned();
+                Err(StoreError::Unavailable(fault("Burstd.EmptyReply", message)))
+            }
             Ok(output) => Ok(output.table),
             Err(SdkError::ServiceError(error)) if error.err().is_resource_not_found_exception() => {
                 Ok(None)

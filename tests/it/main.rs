@@ -5,6 +5,7 @@
 mod cli;
 mod clocks;
 mod contract;
+mod faults;
 mod governor;
 mod kills;
 mod life;

@@ -4,6 +4,7 @@ pub mod calls;
 pub mod invoke;
 pub mod program;
 pub mod proxy;
+pub mod raw;
 pub mod relay;
 pub mod tls;
 pub mod world;
