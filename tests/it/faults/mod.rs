@@ -1,6 +1,7 @@
 //! Faults on the way to AWS and back, one for each request: each leads to what is documented and
 //! to nothing else.
 
+mod credentials;
 mod dynamodb;
 mod lambda;
 
