@@ -73,3 +73,6 @@ pub mod local;
 pub mod systemd;
 pub mod telemetry;
 pub mod usage;
+
+#[cfg(test)]
+mod testing;

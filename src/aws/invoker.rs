@@ -224,7 +224,11 @@ fn throttle(error: Option<&InvokeError>) -> Throttle {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::testing::cases;
 
     #[test]
     fn a_qualifier_is_taken_off_names_and_arns() {
@@ -236,6 +240,49 @@ mod tests {
             ("arn:aws:lambda:eu-west-1:1:function:f:7", "arn:aws:lambda:eu-west-1:1:function:f"),
         ] {
             assert_eq!(without_qualifier(function), plain);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn whatever_a_function_says_of_its_error_is_kept_in_bounds(
+            body in any::<Vec<u8>>(),
+            log in ".*",
+        ) {
+            let failure = function_error(&body);
+            prop_assert!(failure.error_type.len() <= 256 + '…'.len_utf8());
+            prop_assert!(failure.message.len() <= MESSAGE_LIMIT_BYTES + '…'.len_utf8());
+            log_tail(&log);
+        }
+
+        #[test]
+        fn an_error_s_words_are_kept_whole_or_cut_between_two_characters(
+            character in any::<char>(),
+            repeated in 0..3000_usize,
+            rest in ".*",
+        ) {
+            let said = character.to_string().repeat(repeated) + &rest;
+            let body = json!({ "errorType": said, "errorMessage": said, "stackTrace": [said] });
+            let failure = function_error(body.to_string().as_bytes());
+            for (kept, limit) in
+                [(failure.error_type, 256), (failure.message, MESSAGE_LIMIT_BYTES)]
+            {
+                match said.len() <= limit {
+                    true => prop_assert_eq!(&kept, &said),
+                    false => {
+                        let beginning = kept.strip_suffix('…').expect("it says that it is cut");
+                        prop_assert!(said.starts_with(beginning));
+                        prop_assert!((limit - 3..=limit).contains(&beginning.len()));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn the_log_s_tail_is_read_back_from_base64(log in ".+") {
+            prop_assert_eq!(log_tail(&base64::encode(&log)), Some(log));
         }
     }
 }

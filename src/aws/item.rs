@@ -352,3 +352,6 @@ fn type_name(value: &AttributeValue) -> &'static str {
         _ => "unknown to this version",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,10 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         return from_seconds(seconds);
     }
     match text.parse::<jiff::Timestamp>() {
-        Ok(at) => Ok(Timestamp::from_millis(at.as_millisecond().try_into().unwrap_or(0))),
+        Ok(at) => match at.as_millisecond().try_into() {
+            Ok(millis) => Ok(Timestamp::from_millis(millis)),
+            Err(_) => Err(format!("{text:?} is before 1970")),
+        },
         Err(_) => Err(format!(
             "{text:?} is not a time: write now, +10m, epoch seconds, or 2026-11-22T10:00:00Z"
         )),
@@ -41,7 +44,10 @@ pub(super) fn from_seconds(seconds: f64) -> Result<Timestamp, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::testing::cases;
 
     const NOW: Timestamp = Timestamp::from_millis(1_763_800_000_000);
 
@@ -61,10 +67,44 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_refused_and_milliseconds_are_named() {
-        for text in ["", "soon", "+", "+10", "-5", "NaN", "2026-13-01T00:00:00Z"] {
+        for text in
+            ["", "soon", "+", "+10", "-5", "NaN", "2026-13-01T00:00:00Z", "1026-11-22T10:00:00Z"]
+        {
             assert!(parse(text, NOW).is_err(), "{text}");
         }
         let error = parse("1763800000000", NOW).expect_err("it is in milliseconds");
         assert!(error.contains("milliseconds"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn whatever_is_written_is_a_moment_or_the_error_says_what_was_written(
+            text in prop_oneof![
+                ".*",
+                "[+-]?[0-9]{0,20}[a-z ]{0,6}",
+                "[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]?[0-9:.]{0,12}[Z+-]?[0-9:]{0,6}",
+                any::<f64>().prop_map(|number| number.to_string()),
+            ],
+        ) {
+            match parse(&text, NOW) {
+                Ok(at) => prop_assert!(at.as_millis() < u64::MAX || text.starts_with('+')),
+                Err(error) => prop_assert!(!error.is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_moment_is_read_back_from_seconds_and_from_rfc_3339(
+            millis in 0..100_000_000_000_000_u64,
+        ) {
+            let at = Timestamp::from_millis(millis);
+            prop_assert_eq!(parse(&at.to_string(), NOW), Ok(at));
+            let rfc = jiff::Timestamp::from_millisecond(millis.try_into().expect("it is small"));
+            prop_assert_eq!(parse(&rfc.expect("it is a time").to_string(), NOW), Ok(at));
+            let seconds = millis / 1000;
+            let later = parse(&format!("+{seconds}s"), NOW);
+            prop_assert_eq!(later, Ok(NOW + Duration::from_secs(seconds)));
+        }
     }
 }

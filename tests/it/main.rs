@@ -6,6 +6,7 @@ mod cli;
 mod clocks;
 mod contract;
 mod faults;
+mod fuzz;
 mod governor;
 mod kills;
 mod life;
