@@ -61,13 +61,15 @@ fn scalar() -> impl Strategy<Value = AttributeValue> {
 }
 
 fn value() -> impl Strategy<Value = AttributeValue> {
-    scalar().prop_recursive(5, 32, 4, |inner| {
+    let nested = scalar().prop_recursive(5, 32, 4, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(AttributeValue::L),
             vec((attribute(), inner), 0..4)
                 .prop_map(|entries| AttributeValue::M(entries.into_iter().collect())),
         ]
-    })
+    });
+    // Most of what burstd reads is a number.
+    prop_oneof![digits().prop_map(AttributeValue::N), nested]
 }
 
 /// Names that mean something in an item or in its history, and others.
