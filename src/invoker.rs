@@ -198,8 +198,6 @@ pub enum Reason {
     Throttled(Throttle),
     /// A passing fault on the way or of the function's environment: wait and start again.
     Unavailable,
-    /// It was not sent before the lease had grown too short: wait for a longer one and start again.
-    Late,
     /// The function is broken for every task: give the task back and pause the queue.
     Broken,
     /// This task can never run: fail it.

@@ -177,11 +177,9 @@ pub fn decide(
             Reason::Impossible | Reason::Exhausted | Reason::Expired => {
                 Verdict::Fail(refusal.failure)
             }
-            Reason::Throttled(_)
-            | Reason::Unavailable
-            | Reason::Late
-            | Reason::Broken
-            | Reason::Withdrawn => Verdict::Release,
+            Reason::Throttled(_) | Reason::Unavailable | Reason::Broken | Reason::Withdrawn => {
+                Verdict::Release
+            }
         },
     };
     let finished = matches!(verdict, Verdict::Succeed(_) | Verdict::Fail(_));
@@ -364,7 +362,6 @@ mod tests {
             (unknown(), "wait", "fail", true),
             (throttled(), "release", "release", false),
             (not_run(Reason::Unavailable), "release", "release", false),
-            (not_run(Reason::Late), "release", "release", false),
             (not_run(Reason::Broken), "release", "release", false),
             (not_run(Reason::Withdrawn), "release", "release", false),
             (not_run(Reason::Impossible), "fail", "fail", false),

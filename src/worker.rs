@@ -211,8 +211,6 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                         log::function_refuses(queue, refusal);
                     }
                 }
-                // It is not covered any more, so the lease is extended before the next try.
-                Reason::Late => place.unused(),
                 Reason::Unavailable => {
                     place.unused();
                     log::function_refuses(queue, refusal);

@@ -72,7 +72,6 @@ where
             Reaction::Unknown => Outcome::Unknown(failure),
         },
         SdkError::ConstructionFailure(_) => not_run(Reason::Impossible)(failure),
-        SdkError::DispatchFailure(_) if is_late(error) => not_run(Reason::Late)(failure),
         SdkError::DispatchFailure(_) if was_not_sent(error) => {
             not_run(Reason::Unavailable)(failure)
         }
@@ -194,11 +193,6 @@ fn lambda_reaction(code: &str) -> Reaction {
 
         _ => Reaction::Unknown,
     }
-}
-
-/// Whether a request was not sent because its time had passed.
-fn is_late(error: &(dyn Error + 'static)) -> bool {
-    chain(error).filter_map(|cause| cause.downcast_ref::<TransportError>()).any(|it| it.is_late)
 }
 
 /// Whether a request surely never left: no connection was made, or no credentials were found.

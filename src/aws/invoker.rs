@@ -9,10 +9,10 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{LogType, ThrottleReason};
 use aws_smithy_types::base64;
 use serde::{Deserialize, Serialize};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::errors::{configuration_refusal, invoke_outcome};
-use super::transport::{Transport, not_after};
+use super::transport::{Sent, Transport, send_by};
 use crate::invoker::{
     Concurrency, Failure, Invocation, Invoker, Limit, Outcome, Reason, Refusal, Success,
     TaskResult, Throttle,
@@ -52,24 +52,29 @@ impl LambdaInvoker {
 
 impl Invoker for LambdaInvoker {
     async fn invoke(&self, invocation: Invocation<'_>) -> Outcome {
-        let (request, latest) = (self.request(&invocation), invocation.start_by);
+        let request = self.request(&invocation);
+        let (latest, deadline) = (invocation.start_by, invocation.deadline);
         // A call with a trace costs more, so those without are not made like it.
         let sent = match invocation.claim.task.trace.clone() {
-            None => timeout_at(invocation.deadline, not_after(latest, request.send())).await,
+            None => send_by(latest, deadline, request.send()).await,
             Some(trace) => {
                 let call = request.customize().mutate_request(move |request| {
                     request.headers_mut().insert("x-amzn-trace-id", trace.clone());
                 });
-                timeout_at(invocation.deadline, not_after(latest, Box::pin(call.send()))).await
+                send_by(latest, deadline, Box::pin(call.send())).await
             }
         };
         match sent {
-            Ok(Ok(output)) => answer(output),
-            Ok(Err(error)) => {
+            Sent::Done(Ok(output)) => answer(output),
+            Sent::Done(Err(error)) => {
                 let throttle = throttle(error.as_service_error());
                 invoke_outcome(&error, throttle)
             }
-            Err(_) => Outcome::Unknown(Failure::new(
+            Sent::Late => Outcome::NotRun(Refusal::new(
+                Reason::Unavailable,
+                Failure::new("Burstd.NotConnected", "Lambda could not be reached in time"),
+            )),
+            Sent::Unanswered => Outcome::Unknown(Failure::new(
                 "Burstd.NoAnswer",
                 "Lambda did not answer within the function's timeout and half the lease margin",
             )),

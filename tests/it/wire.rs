@@ -184,7 +184,7 @@ async fn what_waited_for_a_connection_until_its_lease_was_too_short_is_not_sent(
     let invoker = invoker(&lambda.url()).await;
     let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(10));
     let outcome = invoke_between(now, later, &invoker, "echo", "{}").await;
-    assert_eq!((word(&outcome), calls.count()), ("late", 0), "{outcome:?}");
+    assert_eq!((word(&outcome), calls.count()), ("unavailable", 0), "{outcome:?}");
     let outcome = invoke_between(later, later, &invoker, "echo", "{}").await;
     assert_eq!((word(&outcome), calls.count()), ("succeeded", 1), "{outcome:?}");
 }

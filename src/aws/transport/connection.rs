@@ -12,10 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::TransportError;
 use super::connect::Stream;
+use super::{TransportError, sending};
 use aws_smithy_types::body::SdkBody;
 
 /// Stands for "not known" until the peer's SETTINGS say how many calls it takes.
@@ -45,29 +45,15 @@ pub(super) struct Request {
     /// As a list, a third of the memory of a map; ten thousand calls wait with theirs.
     headers: Box<[(HeaderName, HeaderValue)]>,
     body: Bytes,
-    /// It is not sent any more at this moment.
-    latest: Option<Instant>,
 }
 
 impl Request {
-    pub(super) async fn new(
-        request: http::Request<SdkBody>,
-        latest: Option<Instant>,
-    ) -> Result<Self, super::BoxError> {
+    pub(super) async fn new(request: http::Request<SdkBody>) -> Result<Self, super::BoxError> {
         let (parts, body) = request.into_parts();
         // It comes in one piece, which is taken as it is.
         let body = body.collect().await?.to_bytes();
         let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let headers = headers.collect();
-        Ok(Request { method: parts.method, uri: parts.uri, headers, body, latest })
-    }
-
-    /// The last moment to decide whether it is sent.
-    fn is_in_time(&self) -> Result<(), TransportError> {
-        match self.latest {
-            Some(latest) if Instant::now() >= latest => Err(TransportError::too_late()),
-            _ => Ok(()),
-        }
+        Ok(Request { method: parts.method, uri: parts.uri, headers: headers.collect(), body })
     }
 
     fn headers(&self) -> HeaderMap {
@@ -195,7 +181,7 @@ impl H1 {
         request: &Request,
     ) -> Result<Response<Bytes>, TransportError> {
         let ready = request.for_h1();
-        request.is_in_time()?;
+        sending::begin()?;
         let sent = self.0.try_send_request(ready).await;
         let response = sent.map_err(|mut failure| match failure.take_message() {
             // hyper gives back what it has not begun to write.
@@ -228,7 +214,7 @@ impl H2 {
         let mut sender = self.0.clone().ready().await.map_err(had_ended)?;
         let is_bare = request.body.is_empty();
         let ready = request.for_h2();
-        request.is_in_time()?;
+        sending::begin()?;
         let (response, mut stream) = sender.send_request(ready, is_bare).map_err(had_ended)?;
         if !is_bare {
             stream.send_data(request.body.clone(), true).map_err(failure)?;

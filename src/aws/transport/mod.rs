@@ -9,6 +9,7 @@ mod connect;
 mod connection;
 mod dns;
 mod pool;
+mod sending;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,6 +31,7 @@ use tokio::time::{Instant, timeout};
 use connect::Connector;
 use connection::Request;
 use pool::Pool;
+pub(super) use sending::{Sent, send_by};
 
 use super::date;
 use crate::clock::Clock;
@@ -48,16 +50,6 @@ pub enum Http {
     H1,
     /// HTTP/2, even without TLS.
     H2,
-}
-
-tokio::task_local! {
-    /// When it is too late to send the request of this call.
-    static NOT_AFTER: Instant;
-}
-
-/// A call whose request is not sent any more at `latest`, however long it waited for a connection.
-pub(super) async fn not_after<T>(latest: Instant, call: impl Future<Output = T>) -> T {
-    NOT_AFTER.scope(latest, call).await
 }
 
 /// Carries calls.
@@ -83,8 +75,6 @@ struct Inner {
 pub(super) struct TransportError {
     /// Whether the request may have arrived.
     pub(super) may_have_arrived: bool,
-    /// Whether it was not sent because its time had passed.
-    pub(super) is_late: bool,
     /// Whether no call can be made on this connection any more.
     has_gone_away: bool,
     what: &'static str,
@@ -95,19 +85,7 @@ impl TransportError {
     /// The request has surely not arrived.
     fn not_sent(what: &'static str, source: impl Into<Option<BoxError>>) -> Self {
         let source = source.into();
-        TransportError {
-            may_have_arrived: false,
-            is_late: false,
-            has_gone_away: false,
-            what,
-            source,
-        }
-    }
-
-    /// Nobody wants the request to arrive any more, and it surely has not.
-    fn too_late() -> Self {
-        let what = "the request was not sent before its time had passed";
-        TransportError { is_late: true, ..TransportError::not_sent(what, None) }
+        TransportError { may_have_arrived: false, has_gone_away: false, what, source }
     }
 
     /// The request has surely not arrived, and no other will on this connection.
@@ -170,8 +148,7 @@ impl Transport {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request =
             request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-        let latest = NOT_AFTER.try_with(|latest| *latest).ok();
-        let request = Request::new(request, latest).await.map_err(ConnectorError::user)?;
+        let request = Request::new(request).await.map_err(ConnectorError::user)?;
         let pool = self.pool(request.uri());
         let mut sends = 0;
         loop {
@@ -196,7 +173,7 @@ impl Transport {
             }
             match sent.and_then(convert) {
                 Ok(response) => return Ok(response),
-                Err(error) if !error.may_have_arrived && !error.is_late && sends < SENDS => {}
+                Err(error) if !error.may_have_arrived && sends < SENDS => {}
                 Err(error) => return Err(ConnectorError::io(error.into())),
             }
         }

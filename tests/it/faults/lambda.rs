@@ -322,3 +322,31 @@ async fn a_peer_that_goes_away_with_a_call_it_has_taken_leaves_it_unknown() {
     assert_eq!(told(&outcome), "unknown, Burstd.ConnectionLost");
     assert_eq!(taken.load(Ordering::Relaxed), 1, "sent once");
 }
+
+#[tokio::test]
+async fn a_call_whose_deadline_passes_before_a_connection_is_made_was_not_run() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let place = Place { http: Http::H2, ..place("http://127.0.0.1:1", &url) };
+    let outcome = invoke_within(NO_PATIENCE, &invoker(&place).await, "work", "{}").await;
+    assert_eq!(told(&outcome), "unavailable, Burstd.NotConnected");
+}
+
+#[tokio::test]
+async fn a_call_whose_deadline_passes_after_its_stream_was_opened_is_unknown() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.expect("it speaks h2");
+            let mut unanswered = Vec::new();
+            while let Some(Ok(stream)) = connection.accept().await {
+                unanswered.push(stream);
+            }
+        }
+    });
+    let place = Place { http: Http::H2, ..place("http://127.0.0.1:1", &url) };
+    let outcome = invoke_within(NO_PATIENCE, &invoker(&place).await, "work", "{}").await;
+    assert_eq!(told(&outcome), "unknown, Burstd.NoAnswer");
+}

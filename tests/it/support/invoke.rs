@@ -61,7 +61,6 @@ pub fn word(outcome: &Outcome) -> &'static str {
             Reason::Unavailable => "unavailable",
             Reason::Broken => "broken",
             Reason::Impossible => "impossible",
-            Reason::Late => "late",
             _ => "of our own making",
         },
         other => other.label(),
