@@ -138,7 +138,7 @@ fn lambda_reaction(code: &str) -> Reaction {
         | "SnapStartRegenerationFailureException"
         | "CodeArtifactUserPendingException"
         // Credentials that have expired, or not yet arrived: the next call has newer ones. Or a
-        // clock that is wrong: the SDK learns the right time from the refusal.
+        // clock that is wrong: DynamoDB's answers tell the time.
         | "ExpiredTokenException"
         | "ExpiredToken"
         | "RequestExpired"
