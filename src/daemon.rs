@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use crate::aws::{Clients, DynamoStore, LambdaInvoker, NoRegion, Place, Table};
+use crate::backlog::Backlog;
 use crate::config::{AwsConfig, Config, QueueConfig, Timeout};
 use crate::counts::Counts;
 use crate::dispatcher::Dispatcher;
@@ -66,6 +67,7 @@ impl Daemon {
         place: &Place,
         name: String,
         shutdown: Shutdown,
+        backlog: Backlog,
     ) -> Result<Option<Daemon>, DaemonError> {
         let clients = Clients::new(place).await?;
         let mut rng: StdRng = make_rng();
@@ -83,6 +85,7 @@ impl Daemon {
             store,
             invoker,
             clock: clients.clock(),
+            backlog,
             memory: Memory::new(config.limits.max_bytes_in_flight),
             shutdown,
             store_trouble: Episode::default(),

@@ -6,6 +6,7 @@ mod known;
 mod lane;
 mod limits;
 mod log;
+mod pause;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use tracing::error;
 
 use crate::claim::Standing;
 use crate::counts::Counts;
-use crate::episode::Episode;
 use crate::invoker::{Invoker, Reason};
 use crate::queue::Queue;
 use crate::retry::Verdict;
@@ -31,6 +31,7 @@ use known::Known;
 pub use lane::Pace;
 use lane::{Lane, Load};
 pub use limits::Limits;
+use pause::Pause;
 
 /// A summary line comes this often while there is work.
 const SUMMARY_EVERY: Duration = Duration::from_secs(10);
@@ -71,8 +72,7 @@ pub struct Dispatcher<S, I> {
     counts: Counts,
     summarised: Counts,
     published: watch::Sender<Counts>,
-    /// Whether nobody can tell the time.
-    doubt: Episode,
+    pause: Pause,
 }
 
 /// The answer to a poll, and whose it is.
@@ -102,7 +102,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             counts: Counts::default(),
             summarised: Counts::default(),
             published: watch::Sender::new(Counts::default()),
-            doubt: Episode::default(),
+            pause: Pause::default(),
         }
     }
 
@@ -123,11 +123,14 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         while !shutdown.is_draining() {
             let now = Instant::now();
             self.known.forget(now);
-            self.mind_the_time();
+            let is_paused = self.pause.look(&self.worker, &mut self.lanes);
             let looks = self.loads.iter().filter_map(|load| load.governor.look()).min();
-            self.start_tasks(now);
-            self.ask_for_more(now);
-            let wake = self.next_wake(now).min(looks.unwrap_or(now + SUMMARY_EVERY));
+            if !is_paused {
+                self.start_tasks(now);
+                self.ask_for_more(now);
+            }
+            let next = if is_paused { now + LOOK_AGAIN } else { self.next_wake(now) };
+            let wake = next.min(looks.unwrap_or(now + SUMMARY_EVERY));
             tokio::select! {
                 biased;
                 () = shutdown.draining() => {}
@@ -138,19 +141,6 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             }
         }
         self.drain(summary).await
-    }
-
-    /// Nothing is claimed while nobody can tell the time. The index is asked again then, because
-    /// its answer says how late it is.
-    fn mind_the_time(&mut self) {
-        let mut doubtful = false;
-        for lane in &mut self.lanes {
-            if !self.worker.knows_the_time(&lane.queue) {
-                lane.forget();
-                doubtful = true;
-            }
-        }
-        log::doubt(&self.doubt, doubtful.then(|| self.worker.clock.doubt()));
     }
 
     /// Starts candidates while there are free slots, the queues in turn.

@@ -33,9 +33,9 @@
 //! # The map
 //!
 //! Words, which import nothing but one another: [`task`], [`claim`], [`queue`], [`retry`],
-//! [`counts`], [`episode`]. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`]. The engine:
-//! [`dispatcher`], [`worker`], [`governor`], which says when a claimed task may start, and
-//! [`memory`], which says when one may be claimed. The adapters: [`aws`], which alone names the
+//! [`counts`], [`episode`], [`backlog`]. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`].
+//! The engine: [`dispatcher`], [`worker`], [`governor`], which says when a claimed task may start,
+//! and [`memory`], which says when one may be claimed. The adapters: [`aws`], which alone names the
 //! SDK. The shell: [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together),
 //! [`cli`], [`descriptors`] and [`usage`] (what the machine allows and what is used of it), and
 //! [`local`], the endpoints of `burstd demo`, `dev` and `bench`.
@@ -45,6 +45,7 @@
 
 pub mod task;
 
+pub mod backlog;
 pub mod claim;
 pub mod counts;
 pub mod episode;

@@ -1,18 +1,21 @@
 //! The log: which lines there are, how they look, and where they go.
 
 mod line;
+mod writer;
 
-use std::io::{IsTerminal as _, stderr, stdout};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, stderr, stdout};
+use std::os::fd::AsFd as _;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use line::Lines;
+use line::Form;
+pub use writer::Lines;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +37,32 @@ pub enum Output {
     Stderr,
 }
 
-/// Begins to log. `worker` stands on every line of JSON.
+/// Bytes of the log that may wait unless something else is said.
+pub const BUFFER: usize = 1_000_000;
+
+/// Begins to log. `worker` stands on every line of JSON. While more than `buffer` bytes wait to
+/// be written, nothing is claimed.
 ///
 /// # Errors
 ///
-/// When something in this process logs already.
+/// When something in this process logs already, or the system gives no descriptor or thread.
 pub fn start(
     format: Format,
     levels: Targets,
     output: Output,
     worker: &str,
-) -> Result<(), TryInitError> {
-    let (writer, is_terminal) = match output {
-        Output::Stdout => (BoxMakeWriter::new(stdout), stdout().is_terminal()),
-        Output::Stderr => (BoxMakeWriter::new(stderr), stderr().is_terminal()),
+    buffer: usize,
+) -> io::Result<Lines> {
+    // Without the buffer that the standard library puts before it.
+    let (out, is_terminal) = match output {
+        Output::Stdout => (stdout().as_fd().try_clone_to_owned()?, stdout().is_terminal()),
+        Output::Stderr => (stderr().as_fd().try_clone_to_owned()?, stderr().is_terminal()),
     };
-    let lines = match format {
-        Format::Json => Lines::json(worker),
-        Format::Auto if !is_terminal => Lines::json(worker),
-        Format::Auto | Format::Text => Lines::text(),
+    let (writer, lines) = writer::start(File::from(out), buffer)?;
+    let form = match format {
+        Format::Json => Form::json(worker),
+        Format::Auto if !is_terminal => Form::json(worker),
+        Format::Auto | Format::Text => Form::text(),
     };
     // What libraries say below a warning is for their authors, and may hold payloads. The
     // embedded DynamoDB warns of each refused condition, which is nothing unusual.
@@ -62,10 +72,11 @@ pub fn start(
         target.starts_with("burstd") || is_quiet
     });
     let layer = tracing_subscriber::fmt::layer()
-        .event_format(lines)
+        .event_format(form)
         .with_writer(writer)
         .with_filter(levels.and(ours));
-    tracing_subscriber::registry().with(layer).try_init()
+    tracing_subscriber::registry().with(layer).try_init().map_err(io::Error::other)?;
+    Ok(lines)
 }
 
 /// Reads `info`, or `info,burstd::worker=debug`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::backlog::Backlog;
 use crate::claim::{Claim, Lease, Rev, Standing, Terms};
 use crate::clock::Clock;
 use crate::episode::Episode;
@@ -41,6 +42,8 @@ pub struct Worker<S, I> {
     pub invoker: I,
     /// The time of day.
     pub clock: Clock,
+    /// Whether the log is behind.
+    pub backlog: Backlog,
     /// What the tasks' payloads and results may take.
     pub memory: Memory,
     /// The wish to stop.

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::block_on;
 use super::exit::Exit;
 use crate::aws::{BATCH_LIMIT, Clients, NewTask, Producer, Snapshot, Table};
+use crate::backlog::Backlog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::counts::Counts;
@@ -23,7 +24,7 @@ use crate::local::dynamodb::EmbeddedDynamoDb;
 use crate::local::functions::{DemoEvent, demo};
 use crate::local::{self, lambda::EmbeddedLambda};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{self, Format, Output};
+use crate::telemetry::{self, BUFFER, Format, Output};
 
 /// Descriptors beside those of invocations, which need one at each end.
 const SPARE_DESCRIPTORS: u64 = 400;
@@ -60,7 +61,8 @@ impl Demo {
     pub(super) fn run(self) -> Result<(), Exit> {
         let name = daemon::worker_name();
         let levels = telemetry::levels("error").map_err(Exit::software)?;
-        telemetry::start(Format::Text, levels, Output::Stderr, &name).map_err(Exit::os)?;
+        let lines = telemetry::start(Format::Text, levels, Output::Stderr, &name, BUFFER)
+            .map_err(Exit::os)?;
         self.check_descriptors()?;
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let dynamodb = EmbeddedDynamoDb::start(anywhere, None).map_err(Exit::os)?;
@@ -68,7 +70,7 @@ impl Demo {
         let functions = demo(self.duration + Duration::from_secs(30));
         let lambda = EmbeddedLambda::start(anywhere, functions).map_err(Exit::os)?;
         let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
-        block_on(self.burst(&dynamodb, &lambda, name, shutdown))
+        block_on(self.burst(&dynamodb, &lambda, name, shutdown, lines.backlog()))
     }
 
     async fn burst(
@@ -77,12 +79,13 @@ impl Demo {
         lambda: &EmbeddedLambda,
         name: String,
         shutdown: Shutdown,
+        backlog: Backlog,
     ) -> Result<(), Exit> {
         let config = self.config();
         let place = local::place(&dynamodb.url(), &lambda.url());
         let table = Clients::new(&place).await?.table(&config.table);
         table.create().await?;
-        let prepared = Daemon::prepare(&config, &place, name, shutdown.clone()).await?;
+        let prepared = Daemon::prepare(&config, &place, name, shutdown.clone(), backlog).await?;
         let Some(daemon) = prepared else { return Err(interrupted()) };
         let mut counts = daemon.counts();
         let producer = table.producer().await?;

@@ -8,6 +8,7 @@ use clap::Args;
 use super::block_on;
 use super::exit::Exit;
 use crate::aws::{Clients, Created};
+use crate::backlog::Backlog;
 use crate::config::Config;
 use crate::daemon::{self, Daemon};
 use crate::descriptors;
@@ -15,7 +16,7 @@ use crate::local::dynamodb::EmbeddedDynamoDb;
 use crate::local::functions::{BUILT_IN, built_in};
 use crate::local::{self, lambda::EmbeddedLambda};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{self, Format, Output};
+use crate::telemetry::{self, BUFFER, Format, Output};
 
 /// Run DynamoDB, Lambda and the daemon on this machine, without AWS
 #[derive(Args)]
@@ -39,13 +40,14 @@ impl Dev {
         let levels = telemetry::levels(&self.log_level)
             .map_err(|error| Exit::usage(format!("--log-level {}: {error}", self.log_level)))?;
         let name = daemon::worker_name();
-        telemetry::start(Format::Text, levels, Output::Stdout, &name).map_err(Exit::os)?;
+        let lines = telemetry::start(Format::Text, levels, Output::Stdout, &name, BUFFER)
+            .map_err(Exit::os)?;
         let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
         descriptors::raise();
         let dynamodb = self.dynamodb()?;
         let lambda = EmbeddedLambda::start(local_address(self.lambda_port), built_in())
             .map_err(|error| port_taken("Lambda", self.lambda_port, "--lambda-port", &error))?;
-        block_on(self.serve(&dynamodb, &lambda, name, shutdown))
+        block_on(self.serve(&dynamodb, &lambda, name, shutdown, lines.backlog()))
     }
 
     fn dynamodb(&self) -> Result<EmbeddedDynamoDb, Exit> {
@@ -70,6 +72,7 @@ impl Dev {
         lambda: &EmbeddedLambda,
         name: String,
         shutdown: Shutdown,
+        backlog: Backlog,
     ) -> Result<(), Exit> {
         let config = config();
         let place = local::place(&dynamodb.url(), &lambda.url());
@@ -78,7 +81,7 @@ impl Dev {
             let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
             return Err(Exit::wrong_table(differences.join("; ")));
         }
-        let Some(daemon) = Daemon::prepare(&config, &place, name, shutdown).await? else {
+        let Some(daemon) = Daemon::prepare(&config, &place, name, shutdown, backlog).await? else {
             return Ok(());
         };
         self.greet(&dynamodb.url(), &lambda.url());

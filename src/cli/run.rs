@@ -7,11 +7,12 @@ use tracing::{error, info, warn};
 use super::exit::Exit;
 use super::{ConfigFile, block_on};
 use crate::aws::Http;
-use crate::config::{AwsConfig, Config};
+use crate::backlog::Backlog;
+use crate::config::{AwsConfig, Config, LogConfig};
 use crate::daemon::{self, Daemon};
 use crate::descriptors;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{self, Output};
+use crate::telemetry::{self, Lines, Output};
 
 /// Descriptors beside those of invocations: DynamoDB's connections, logs, the runtime's own.
 const SPARE_DESCRIPTORS: u64 = 200;
@@ -23,7 +24,7 @@ const CALLS_ON_A_CONNECTION: u64 = 100;
 pub(super) fn run(file: &ConfigFile) -> Result<(), Exit> {
     let config = file.load()?;
     let name = daemon::worker_name();
-    start_log(&config, &name)?;
+    let lines = start_log(&config, &name)?;
     let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
     check_descriptors(&config);
     info!(
@@ -36,16 +37,21 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Exit> {
         max_in_flight = config.limits.max_in_flight,
         "burstd starts"
     );
-    block_on(serve(config, name, shutdown)).map_err(|exit| {
+    block_on(serve(config, name, shutdown, lines.backlog())).map_err(|exit| {
         error!(event = "daemon.failed", error = exit.message(), "burstd cannot start");
         exit.said()
     })
 }
 
-async fn serve(config: Config, name: String, shutdown: Shutdown) -> Result<(), Exit> {
+async fn serve(
+    config: Config,
+    name: String,
+    shutdown: Shutdown,
+    backlog: Backlog,
+) -> Result<(), Exit> {
     let began = Instant::now();
     let place = daemon::place(&config.aws);
-    let Some(daemon) = Daemon::prepare(&config, &place, name, shutdown).await? else {
+    let Some(daemon) = Daemon::prepare(&config, &place, name, shutdown, backlog).await? else {
         info!(event = "daemon.stopped", reason = "told to stop before it was ready", "stopped");
         return Ok(());
     };
@@ -66,10 +72,11 @@ async fn serve(config: Config, name: String, shutdown: Shutdown) -> Result<(), E
     Ok(())
 }
 
-fn start_log(config: &Config, worker: &str) -> Result<(), Exit> {
+fn start_log(config: &Config, worker: &str) -> Result<Lines, Exit> {
     let levels = telemetry::levels(&config.log.level)
         .map_err(|error| Exit::usage(format!("log.level: {error}")))?;
-    telemetry::start(config.log.format, levels, Output::Stdout, worker).map_err(Exit::os)
+    let LogConfig { format, buffer, .. } = config.log;
+    telemetry::start(format, levels, Output::Stdout, worker, buffer).map_err(Exit::os)
 }
 
 /// Says so when the operating system does not allow the configured concurrency.

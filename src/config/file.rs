@@ -36,7 +36,7 @@ pub(super) fn read(source: &str) -> Result<Config, Vec<Problem>> {
 pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let table = root.required_string("table", "name the DynamoDB table: table = \"tasks\"");
     let max_in_flight = value(root.number("max_in_flight", 1..=MOST_IN_FLIGHT), 500);
-    let max_bytes_in_flight = bytes(root.size("max_bytes_in_flight", LEAST_BYTES..=MOST_BYTES));
+    let max_bytes_in_flight = root.size("max_bytes_in_flight", LEAST_BYTES..=MOST_BYTES);
     let mut queues = root.section("queues");
     let named = queues.sections();
     if named.is_empty() {
@@ -47,7 +47,7 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let functions = functions(root.section("functions"), &queues);
     let limits = Limits {
         max_in_flight: max_in_flight as usize,
-        max_bytes_in_flight,
+        max_bytes_in_flight: bytes(max_bytes_in_flight, 64_000_000),
         pace: pace(root.section("poll")),
         drain: drain(root.section("shutdown")),
     };
@@ -244,14 +244,19 @@ fn log(mut section: Section<'_, '_>) -> LogConfig {
     {
         section.complain(level, error);
     }
-    let log =
-        LogConfig { format: value(format, Format::Auto), level: value(level, "info".to_owned()) };
+    let buffer = section.size("buffer", ByteSize::kb(64)..=ByteSize::gb(1));
+    let log = LogConfig {
+        format: value(format, Format::Auto),
+        level: value(level, "info".to_owned()),
+        buffer: bytes(buffer, telemetry::BUFFER),
+    };
     section.finish();
     log
 }
 
-fn bytes(entry: Option<Entry<ByteSize>>) -> usize {
-    usize::try_from(value(entry, ByteSize::mb(64)).as_u64()).unwrap_or(usize::MAX)
+fn bytes(entry: Option<Entry<ByteSize>>, default: usize) -> usize {
+    let bytes = entry.map(|entry| usize::try_from(entry.value.as_u64()).unwrap_or(usize::MAX));
+    bytes.unwrap_or(default)
 }
 
 fn value<T>(entry: Option<Entry<T>>, default: T) -> T {

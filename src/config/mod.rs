@@ -85,6 +85,8 @@ pub struct LogConfig {
     pub format: Format,
     /// Which lines there are: `info`, or `info,burstd::worker=debug`.
     pub level: String,
+    /// Bytes that may wait to be written before nothing more is claimed.
+    pub buffer: usize,
 }
 
 impl Config {

@@ -7,7 +7,6 @@ use tracing::{debug, error, info, warn};
 use super::Limits;
 use crate::claim::Standing;
 use crate::counts::Counts;
-use crate::episode::Episode;
 use crate::invoker::TaskResult;
 use crate::memory::Memory;
 use crate::queue::Queue;
@@ -182,25 +181,6 @@ pub(super) fn rejected(queue: &Queue, id: &TaskId, fault: &Fault) {
         code = fault.code,
         "DynamoDB takes no claim of this item; it is left alone for a while"
     );
-}
-
-/// Whether claims pause because nobody can tell the time, and by how much it may be wrong.
-pub(super) fn doubt(episode: &Episode, doubt: Option<Duration>) {
-    match doubt {
-        Some(doubt) if episode.fault() => warn!(
-            event = "claims.paused",
-            reason = "clock",
-            doubt_s = doubt.as_secs_f64(),
-            "the time is not known well enough for the lease margin; asking AWS"
-        ),
-        Some(_) => {}
-        None => {
-            if let Some(over) = episode.success() {
-                let episode_s = over.lasted.as_secs_f64();
-                info!(event = "claims.resumed", episode_s, "AWS has told the time");
-            }
-        }
-    }
 }
 
 pub(super) fn draining(reason: &str, in_flight: usize, limits: Limits) {

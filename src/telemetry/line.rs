@@ -16,22 +16,22 @@ const VALUE_LIMIT_BYTES: usize = 1024;
 
 /// Writes events as lines.
 #[derive(Debug)]
-pub(super) enum Lines {
+pub(super) enum Form {
     Text,
     Json { worker: String },
 }
 
-impl Lines {
+impl Form {
     pub(super) fn text() -> Self {
-        Lines::Text
+        Form::Text
     }
 
     pub(super) fn json(worker: &str) -> Self {
-        Lines::Json { worker: worker.to_owned() }
+        Form::Json { worker: worker.to_owned() }
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for Form
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -43,7 +43,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        let mut fields = Fields { json: matches!(self, Lines::Json { .. }), ..Fields::default() };
+        let mut fields = Fields { json: matches!(self, Form::Json { .. }), ..Fields::default() };
         event.record(&mut fields);
         let name = match fields.event.as_str() {
             "" => metadata.target(),
@@ -52,13 +52,13 @@ where
         let (level, message) = (metadata.level().as_str(), fields.message.as_str());
         let time = jiff::Timestamp::now();
         match self {
-            Lines::Text => writeln!(
+            Form::Text => writeln!(
                 writer,
                 "{time:.3} {level:>5} {name}: {}{}",
                 Escaped(message),
                 fields.others
             ),
-            Lines::Json { worker } => writeln!(
+            Form::Json { worker } => writeln!(
                 writer,
                 "{{\"ts\":\"{time:.6}\",\"level\":\"{level}\",\"event\":{},\"v\":{VERSION},\
                  \"msg\":{},\"worker\":{}{}}}",
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    fn lines(lines: Lines, log: impl FnOnce()) -> String {
+    fn lines(lines: Form, log: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
         let layer = tracing_subscriber::fmt::layer()
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_json_line_has_its_common_fields_first_and_numbers_as_numbers() {
-        let line = lines(Lines::json("w-1"), || {
+        let line = lines(Form::json("w-1"), || {
             tracing::info!(
                 event = "task.succeeded",
                 queue = "a",
@@ -231,19 +231,19 @@ mod tests {
     #[test]
     fn nothing_that_is_logged_can_end_a_line_or_steer_a_terminal() {
         let forged = "x\n<3>{\"event\":\"daemon.stopped\"}\u{1b}[2J\u{202e}";
-        for format in [Lines::json("w"), Lines::text()] {
+        for format in [Form::json("w"), Form::text()] {
             let line = lines(format, || tracing::warn!(event = "e", task_id = forged, "m"));
             assert_eq!(line.matches('\n').count(), 1, "{line:?}");
             assert!(!line.contains('\u{1b}'), "{line:?}");
         }
-        let text = lines(Lines::text(), || tracing::warn!(event = "e", task_id = forged, "m"));
+        let text = lines(Form::text(), || tracing::warn!(event = "e", task_id = forged, "m"));
         assert!(!text.contains('\u{202e}'), "{text:?}");
     }
 
     #[test]
     fn a_long_value_is_cut() {
         let long = "é".repeat(10_000);
-        let line = lines(Lines::json("w"), || tracing::warn!(event = "e", error = long, "m"));
+        let line = lines(Form::json("w"), || tracing::warn!(event = "e", error = long, "m"));
         assert!(line.len() < 1_300, "{}", line.len());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use burstd::backlog::Backlog;
 use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace};
 use burstd::episode::Episode;
@@ -166,6 +167,7 @@ impl Jumper {
             store: port.clone(),
             invoker: port,
             clock: clock.clone(),
+            backlog: Backlog::default(),
             memory: Memory::new(0),
             shutdown: Shutdown::new(),
             store_trouble: Episode::default(),

@@ -20,4 +20,5 @@ mod support;
 mod tidy;
 mod transport;
 mod trouble;
+mod unread;
 mod wire;

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use burstd::backlog::Backlog;
 use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace};
 use burstd::episode::Episode;
@@ -153,6 +154,7 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
             store: port.clone(),
             invoker: port,
             clock,
+            backlog: Backlog::default(),
             memory: Memory::new(MEMORY),
             shutdown: shutdown.clone(),
             store_trouble: Episode::default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use burstd::aws::{Clients, DynamoStore, Place, Table};
+use burstd::backlog::Backlog;
 use burstd::config::Config;
 use burstd::counts::Counts;
 use burstd::daemon::{self, Daemon};
@@ -130,7 +131,8 @@ impl World {
         let config = Config::parse(config).expect("the test's configuration is valid");
         let shutdown = Shutdown::new();
         let name = daemon::worker_name();
-        let daemon = Daemon::prepare(&config, place, name, shutdown.clone()).await;
+        let backlog = Backlog::default();
+        let daemon = Daemon::prepare(&config, place, name, shutdown.clone(), backlog).await;
         let daemon = daemon.expect("the table can be used").expect("nobody has stopped it");
         let (counts, store) = (daemon.counts(), daemon.store().clone());
         let mut running = JoinSet::new();

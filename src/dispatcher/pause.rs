@@ -1,0 +1,69 @@
+//! When nothing is claimed although there would be room: nobody can tell the time, or nobody
+//! reads the log.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::lane::Lane;
+use crate::episode::Episode;
+use crate::invoker::Invoker;
+use crate::store::Store;
+use crate::worker::Worker;
+
+/// Whether claims pause, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Pause(Episode);
+
+enum Why {
+    /// The time may be wrong by so much.
+    Clock(Duration),
+    Log,
+}
+
+impl Pause {
+    /// Looks whether claims must pause. Where the time is not known well enough for a queue, its
+    /// index is asked again: the answer says how late it is. True when nothing at all may be
+    /// claimed.
+    pub(super) fn look<S: Store, I: Invoker>(
+        &self,
+        worker: &Worker<S, I>,
+        lanes: &mut [Lane],
+    ) -> bool {
+        let mut why = worker.backlog.is_long().then_some(Why::Log);
+        let is_for_all = why.is_some();
+        for lane in lanes {
+            if !worker.knows_the_time(&lane.queue) {
+                lane.forget();
+                why = Some(Why::Clock(worker.clock.doubt()));
+            }
+        }
+        self.say(why);
+        is_for_all
+    }
+
+    fn say(&self, why: Option<Why>) {
+        match why {
+            Some(why) if self.0.fault() => match why {
+                Why::Clock(doubt) => warn!(
+                    event = "claims.paused",
+                    reason = "clock",
+                    doubt_s = doubt.as_secs_f64(),
+                    "the time is not known well enough for the lease margin; asking AWS"
+                ),
+                Why::Log => warn!(
+                    event = "claims.paused",
+                    reason = "log",
+                    "nobody reads the log; what is in flight goes on"
+                ),
+            },
+            Some(_) => {}
+            None => {
+                if let Some(over) = self.0.success() {
+                    let episode_s = over.lasted.as_secs_f64();
+                    info!(event = "claims.resumed", episode_s, "claims go on");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Lines on their way out. Who logs hands them over and goes on; a thread of their own writes
+//! them, and it alone waits when nobody reads.
+//!
+//! What happened is kept: from some length of the queue on nothing more is claimed, so that less
+//! happens. What is of use for debugging alone is left out when the queue is long, and so is
+//! everything when it has grown beyond all measure. How much was left out is counted and said.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{Level, Metadata, warn};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::backlog::Backlog;
+
+/// Bytes that are written at once.
+const STEP: usize = 64 << 10;
+
+/// How long the last lines may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Between two tries when the other end takes nothing at the moment.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Takes lines in, for whoever logs.
+#[derive(Clone, Debug)]
+pub(super) struct Writer(Arc<Queue>);
+
+/// The lines of a log that was started. Dropping it waits a little for the last ones.
+#[derive(Debug)]
+#[must_use]
+pub struct Lines {
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    backlog: Backlog,
+    limits: Limits,
+}
+
+/// Bytes that may wait ...
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// ... before lines for debugging are left out,
+    debugging: usize,
+    /// ... before nothing more is claimed,
+    claims: usize,
+    /// ... and before every line is left out.
+    all: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whole lines.
+    waiting: Vec<u8>,
+    /// Bytes that the thread has taken and not yet written.
+    taken: usize,
+    omitted: u64,
+    omitted_since: Option<Instant>,
+}
+
+impl State {
+    fn bytes(&self) -> usize {
+        self.waiting.len() + self.taken
+    }
+
+    fn omit(&mut self, lines: u64) {
+        self.omitted += lines;
+        self.omitted_since.get_or_insert_with(Instant::now);
+    }
+}
+
+/// A writer to this file, and what its owner holds. When `bytes` wait, nothing more is claimed.
+pub(super) fn start(out: File, bytes: usize) -> io::Result<(Writer, Lines)> {
+    let limits = Limits { debugging: bytes / 4, claims: bytes, all: bytes.saturating_mul(64) };
+    let (state, changed) = (Mutex::default(), Condvar::new());
+    let queue = Arc::new(Queue { state, changed, backlog: Backlog::default(), limits });
+    let writing = queue.clone();
+    thread::Builder::new().name("log".to_owned()).spawn(move || writing.write(out))?;
+    Ok((Writer(queue.clone()), Lines { queue }))
+}
+
+impl Lines {
+    /// Whether they are behind.
+    pub fn backlog(&self) -> Backlog {
+        self.queue.backlog.clone()
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let state = self.queue.lock();
+        let is_busy = |state: &mut State| state.bytes() > 0;
+        // Who has not read by then will not.
+        drop(self.queue.changed.wait_timeout_while(state, LAST_WORDS, is_busy));
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while holding this lock")
+    }
+
+    fn push(&self, line: &[u8], limit: usize) {
+        let mut state = self.lock();
+        if state.bytes() > limit {
+            state.omit(1);
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        self.backlog.set(state.bytes() > self.limits.claims);
+        if was_empty {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Writes what comes, for ever.
+    fn write(&self, mut out: File) {
+        let mut is_broken = false;
+        loop {
+            let lines = self.take();
+            let mut left = &lines[..];
+            while !left.is_empty() {
+                let step = &left[..left.len().min(STEP)];
+                let written = match out.write(step) {
+                    Ok(written) if written > 0 => {
+                        is_broken = false;
+                        written
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        thread::park_timeout(LOOK_AGAIN);
+                        0
+                    }
+                    failure => {
+                        if !mem::replace(&mut is_broken, true) {
+                            complain(failure.err());
+                        }
+                        self.lock().omit(count(left));
+                        left.len()
+                    }
+                };
+                left = &left[written..];
+                self.wrote(written);
+            }
+            if !is_broken {
+                self.confess();
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        let waiting = |state: &mut State| state.waiting.is_empty();
+        let state = self.changed.wait_while(self.lock(), waiting);
+        let mut state = state.expect("nothing panics while holding this lock");
+        state.taken = state.waiting.len();
+        mem::take(&mut state.waiting)
+    }
+
+    fn wrote(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.taken -= bytes;
+        self.backlog.set(state.bytes() > self.limits.claims);
+        if state.bytes() == 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Says what was left out, now that lines are taken again.
+    fn confess(&self) {
+        let mut state = self.lock();
+        let Some(since) = state.omitted_since.take() else { return };
+        let count = mem::take(&mut state.omitted);
+        drop(state);
+        let since_s = since.elapsed().as_secs_f64();
+        warn!(event = "log.dropped", count, since_s, "nobody took these lines in time");
+    }
+}
+
+/// Says where it still can that lines cannot be written.
+fn complain(error: Option<io::Error>) {
+    let why = error.map_or_else(|| "it takes nothing".to_owned(), |error| error.to_string());
+    // When this does not work either, there is nobody to tell.
+    drop(writeln!(
+        io::stderr(),
+        "burstd: the log cannot be written: {why}; burstd goes on without"
+    ));
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Takes one line in.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    queue: &'a Queue,
+    limit: usize,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue.push(line, self.limit);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Writer {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { queue: &self.0, limit: self.0.limits.all }
+    }
+
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line<'a> {
+        match *about.level() > Level::INFO {
+            true => Line { queue: &self.0, limit: self.0.limits.debugging },
+            false => self.make_writer(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    const MB: usize = 1 << 20;
+
+    /// A pipe that nobody reads yet, and a log that is written to it.
+    fn pipe() -> (io::PipeReader, Writer, Lines) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let (writer, lines) = start(File::from(OwnedFd::from(writer)), MB).expect("a thread");
+        (reader, writer, lines)
+    }
+
+    fn push(writer: &Writer, bytes: usize) {
+        let mut line = vec![b'x'; bytes - 1];
+        line.push(b'\n');
+        writer.make_writer().write_all(&line).expect("it is taken");
+    }
+
+    #[test]
+    fn lines_come_out_as_they_came_in() {
+        let (mut reader, writer, lines) = pipe();
+        for number in 0..100 {
+            writeln!(writer.make_writer(), "line {number}").expect("it is taken");
+        }
+        drop(lines);
+        let mut read = vec![0; 790];
+        reader.read_exact(&mut read).expect("it is all there");
+        let read = String::from_utf8(read).expect("it is text");
+        assert!(read.starts_with("line 0\nline 1\n") && read.ends_with("line 99\n"), "{read}");
+    }
+
+    #[test]
+    fn while_nobody_reads_what_happened_is_kept_and_what_is_for_debugging_is_not() {
+        let (mut reader, writer, lines) = pipe();
+        for _ in 0..5 {
+            push(&writer, MB);
+        }
+        assert!(lines.backlog().is_long(), "nothing more should happen");
+        writer.0.push(b"for debugging\n", writer.0.limits.debugging);
+        assert_eq!(writer.0.lock().omitted, 1);
+        push(&writer, 100);
+        let mut read = vec![0; 5 * MB + 100];
+        reader.read_exact(&mut read).expect("every line that was kept");
+        assert_eq!(count(&read), 6);
+        let state = writer.0.lock();
+        let is_busy = |state: &mut State| state.bytes() > 0;
+        drop(writer.0.changed.wait_while(state, is_busy).expect("no panic"));
+        assert!(!lines.backlog().is_long());
+    }
+
+    #[test]
+    fn beyond_all_measure_lines_are_left_out_and_counted() {
+        let (_reader, writer, _lines) = pipe();
+        for _ in 0..70 {
+            push(&writer, MB);
+        }
+        let state = writer.0.lock();
+        assert!(state.bytes() <= 65 * MB, "{}", state.bytes());
+        assert!(state.omitted >= 4, "{}", state.omitted);
+    }
+
+    #[test]
+    fn when_the_reader_has_gone_nobody_waits() {
+        let (reader, writer, lines) = pipe();
+        drop(reader);
+        for _ in 0..20 {
+            push(&writer, MB);
+        }
+        drop(lines);
+        let state = writer.0.lock();
+        assert_eq!((state.bytes(), state.omitted), (0, 20));
+    }
+}
