@@ -110,11 +110,7 @@ async fn killed_while_the_function_runs_a_restart_waits_for_its_end() {
     let program = Program::in_world(&world, &config());
     world.task("t").put().await;
     let daemon = program.start();
-    eventually("it runs", async || match world.calls.count() {
-        0 => Err("not yet"),
-        _ => Ok(()),
-    })
-    .await;
+    until_begun(&world, 1).await;
     daemon.signal(Signal::KILL);
     was_killed(daemon).await;
     ends_well(&world, &program, "the function's run", abandoned(2)).await;
@@ -148,43 +144,86 @@ async fn killed_around_an_extension_of_the_lease_a_restart_ends_the_task() {
     }
 }
 
+/// Twenty tasks that a worker ran when it was stopped, and their heir.
+struct Inheritance {
+    world: World,
+    sleeper: Process,
+    heir: Process,
+    fell_asleep: Instant,
+    _program: Program,
+}
+
+impl Inheritance {
+    const TASKS: usize = 20;
+
+    async fn new() -> Self {
+        let world = World::with(async |call: Call| {
+            let context = call.context.expect("it is told");
+            sleep(Duration::from_millis(if context.attempt == 1 { 600 } else { 1500 })).await;
+            Answer::Returned(format!("\"{}\"", context.worker).into_bytes())
+        })
+        .await;
+        let program = Program::in_world(&world, &config());
+        let sleeper = program.start();
+        sleeper.line_with("daemon.ready").await;
+        for number in 0..Self::TASKS {
+            world.task(&number.to_string()).put().await;
+        }
+        until_begun(&world, Self::TASKS).await;
+        sleeper.signal(Signal::STOP);
+        let fell_asleep = Instant::now();
+        let heir = program.start();
+        Inheritance { world, sleeper, heir, fell_asleep, _program: program }
+    }
+
+    /// The sleeper goes on; each of its writes is refused.
+    async fn wakes_in_vain(&self) {
+        self.sleeper.signal(Signal::CONT);
+        eventually("each of its writes is refused", async || {
+            let lines = self.sleeper.lines();
+            match lines.iter().filter(|line| line.contains("task.write_refused")).count() {
+                Self::TASKS => Ok(()),
+                refused => Err(refused),
+            }
+        })
+        .await;
+    }
+}
+
+async fn until_begun(world: &World, count: usize) {
+    eventually(&format!("{count} have begun"), async || match world.calls.count() {
+        begun if begun == count => Ok(()),
+        begun => Err(begun),
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_for_twice_its_lease_a_worker_changes_nothing_when_it_goes_on() {
-    let world = World::with(async |call: Call| {
-        sleep(Duration::from_millis(600)).await;
-        Answer::Returned(call.context.expect("it is told").worker.into_bytes())
-    })
-    .await;
-    let program = Program::in_world(&world, &config());
-    let sleeper = program.start();
-    sleeper.line_with("daemon.ready").await;
-    for number in 0..20 {
-        world.task(&number.to_string()).put().await;
+    let all = Inheritance::new().await;
+    all.world.until_all(Inheritance::TASKS, "SUCCEEDED").await;
+    let read = async || all.world.table().await.read_all().await.expect("the table is read");
+    let before = read().await;
+    sleep_until(all.fell_asleep + 2 * (FUNCTION_TIMEOUT + Duration::from_secs(1))).await;
+    all.wakes_in_vain().await;
+    assert_eq!(before, read().await, "a stale worker changes nothing");
+    all.world.calls.assert_no_overlap();
+    assert_eq!(all.world.calls.count(), 2 * Inheritance::TASKS, "once for each holder");
+    let rescued = all.heir.lines().iter().filter(|line| line.contains("task.rescued")).count();
+    assert_eq!(rescued, Inheritance::TASKS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_goes_on_while_its_heir_works_does_not_write_for_it() {
+    let all = Inheritance::new().await;
+    until_begun(&all.world, 2 * Inheritance::TASKS).await;
+    all.wakes_in_vain().await;
+    all.world.until_all(Inheritance::TASKS, "SUCCEEDED").await;
+    for item in all.world.table().await.read_all().await.expect("the table is read") {
+        let of_item = all.world.item(&item.id).await.expect("it is there");
+        let worker = format!("\"{}\"", text(&of_item, "worker"));
+        assert_eq!(item.result, Some(worker), "the result is the last holder's");
+        assert_eq!(outcomes(&of_item), ["1 abandoned", "2 succeeded"]);
     }
-    eventually("all run", async || match world.calls.count() {
-        20 => Ok(()),
-        running => Err(running),
-    })
-    .await;
-    sleeper.signal(Signal::STOP);
-    let lease = FUNCTION_TIMEOUT + Duration::from_secs(1);
-    let twice_the_lease = Instant::now() + 2 * lease;
-    let heir = program.start();
-    world.until_all(20, "SUCCEEDED").await;
-    let before = world.table().await.read_all().await.expect("the table is read");
-    sleep_until(twice_the_lease).await;
-    sleeper.signal(Signal::CONT);
-    eventually("each of its writes is refused", async || {
-        match sleeper.lines().iter().filter(|line| line.contains("task.write_refused")).count() {
-            20 => Ok(()),
-            refused => Err(refused),
-        }
-    })
-    .await;
-    let after = world.table().await.read_all().await.expect("the table is read");
-    assert_eq!(before, after, "a stale worker changes nothing");
-    world.calls.assert_no_overlap();
-    assert_eq!(world.calls.count(), 40, "each ran once for each holder");
-    let rescued = heir.lines().iter().filter(|line| line.contains("task.rescued")).count();
-    assert_eq!(rescued, 20);
+    all.world.calls.assert_no_overlap();
 }

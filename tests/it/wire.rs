@@ -187,6 +187,9 @@ async fn what_waited_for_a_connection_until_its_lease_was_too_short_is_not_sent(
     assert_eq!((word(&outcome), calls.count()), ("unavailable", 0), "{outcome:?}");
     let outcome = invoke_between(later, later, &invoker, "echo", "{}").await;
     assert_eq!((word(&outcome), calls.count()), ("succeeded", 1), "{outcome:?}");
+    // Where a connection is ready, it is the last look that finds it too late.
+    let outcome = invoke_between(now, later, &invoker, "echo", "{}").await;
+    assert_eq!((word(&outcome), calls.count()), ("unavailable", 1), "{outcome:?}");
 }
 
 #[tokio::test]
