@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "nobody depends on a test")]
 
+mod adversity;
 mod cli;
 mod clocks;
 mod contract;

@@ -8,7 +8,7 @@ mod lambda;
 use serde_json::json;
 
 /// A table as it should be, as DynamoDB describes it.
-fn description() -> String {
+pub fn description() -> String {
     let key = |name, kind| json!({ "AttributeName": name, "KeyType": kind });
     let attribute = |name, kind| json!({ "AttributeName": name, "AttributeType": kind });
     let index = json!({

@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use burstd::usage;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -123,6 +124,11 @@ impl Process {
         kill_process(id.expect("it has an id"), signal).expect("it can be signalled");
     }
 
+    /// Memory that it took at most, in kilobytes.
+    pub fn peak_resident_kb(&self) -> u64 {
+        usage::peak_resident_kb(&self.child.id().to_string()).expect("it runs")
+    }
+
     /// How it ended, if it has.
     pub fn try_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is ours")
@@ -150,6 +156,21 @@ impl Process {
             lines.iter().find(|line| line.contains(part)).cloned().ok_or(lines)
         })
         .await
+    }
+
+    /// How often it has told an event.
+    pub fn told(&self, event: &str) -> usize {
+        let event = format!("\"event\":\"{event}\"");
+        self.lines().iter().filter(|line| line.contains(&event)).count()
+    }
+
+    /// Waits until it has told an event so many times.
+    pub async fn until_told(&self, event: &str, times: usize) {
+        eventually(&format!("{times} times {event}"), async || match self.told(event) {
+            told if told == times => Ok(()),
+            told => Err(told),
+        })
+        .await;
     }
 
     /// How it ended.

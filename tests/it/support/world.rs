@@ -1,11 +1,12 @@
 //! A table, a Lambda endpoint, and a daemon between them, all in this process, over real HTTP.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use burstd::aws::{Clients, DynamoStore, Place, Table};
+use burstd::aws::{BATCH_LIMIT, Clients, DynamoStore, NewTask, Place, Table};
 use burstd::backlog::Backlog;
 use burstd::config::Config;
 use burstd::counts::Counts;
@@ -15,7 +16,7 @@ use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFuncti
 use burstd::local::limits::Limits;
 use burstd::local::place;
 use burstd::shutdown::Shutdown;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::calls::Calls;
@@ -50,11 +51,28 @@ impl World {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Answer> + Send + 'static,
     {
-        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let dynamodb = EmbeddedDynamoDb::start(anywhere, None).expect("a free port");
         let calls = Calls::default();
         let function = calls.function(FUNCTION_TIMEOUT, code);
-        let function = LocalFunction { max_concurrency, ..function };
+        World::around(LocalFunction { max_concurrency, ..function }, limits, calls).await
+    }
+
+    /// A world whose function waits at a gate, no longer than its timeout, and returns its event.
+    pub async fn gated(timeout: Duration) -> (World, Arc<Semaphore>) {
+        let gate = Arc::new(Semaphore::new(0));
+        let (calls, closed) = (Calls::default(), gate.clone());
+        let function = calls.function(timeout, move |call: Call| {
+            let closed = closed.clone();
+            async move {
+                drop(closed.acquire().await);
+                Answer::Returned(call.payload)
+            }
+        });
+        (World::around(function, Limits::default(), calls).await, gate)
+    }
+
+    async fn around(function: LocalFunction, limits: Limits, calls: Calls) -> World {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let dynamodb = EmbeddedDynamoDb::start(anywhere, None).expect("a free port");
         let functions = Functions::from([("work".to_owned(), function)]);
         let lambda = EmbeddedLambda::limited(anywhere, functions, limits).expect("a free port");
         let client = client(&dynamodb.url());
@@ -86,6 +104,21 @@ impl World {
         NewItem { world: self, item }
     }
 
+    /// Puts so many tasks of the queue `work`, due at once, named by their numbers.
+    pub async fn put_many(&self, count: usize, payload: &str) {
+        let producer = self.table().await.producer().await.expect("the table is there");
+        let task = |number: usize| NewTask {
+            id: Some(number.to_string()),
+            queue: "work".to_owned(),
+            payload: Some(payload.to_owned()),
+            ..NewTask::default()
+        };
+        let tasks: Vec<_> = (0..count).map(task).collect();
+        for batch in tasks.chunks(BATCH_LIMIT) {
+            assert_eq!(producer.put_all(batch).await.expect("they are put"), []);
+        }
+    }
+
     pub async fn put(&self, item: Item) {
         let put = self.client.put_item().table_name("tasks").set_item(Some(item)).send();
         put.await.expect("the item is put");
@@ -97,8 +130,24 @@ impl World {
         get.consistent_read(true).send().await.expect("the item is read").item
     }
 
+    /// Every item, by its id.
+    pub async fn items(&self) -> BTreeMap<String, Item> {
+        let pages = self.client.scan().table_name("tasks").consistent_read(true).into_paginator();
+        let items: Result<Vec<_>, _> = pages.items().send().collect().await;
+        items.expect("the table is read").into_iter().map(|it| (text(&it, "id"), it)).collect()
+    }
+
     pub async fn status(&self, id: &str) -> String {
         text(&self.item(id).await.unwrap_or_default(), "status")
+    }
+
+    /// Waits until so many functions run.
+    pub async fn until_running(&self, count: u64) {
+        eventually(&format!("{count} functions run"), async || match self.lambda.running().now {
+            now if now == count => Ok(()),
+            now => Err(now),
+        })
+        .await;
     }
 
     /// The task's item, once it has this status.
