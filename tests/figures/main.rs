@@ -1,9 +1,10 @@
 //! The daemon's figures, measured on the real program as a process of its own: what it costs when
 //! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it;
 //! `cargo bench --bench figures -- limited` and `-- ramp` measure the governor before a function
-//! with a limit, `-- tasks` the CPU of each task, `-- memory` what the
-//! largest items take. `burstd bench` measures the transport.
+//! with a limit, `-- tasks` the CPU of each task, `-- memory` what the largest items take,
+//! `-- finished` what a million finished items cost. `burstd bench` measures the transport.
 
+mod finished;
 mod limited;
 mod memory;
 mod tasks;
@@ -40,6 +41,7 @@ async fn main() -> io::Result<()> {
         Some("limited") => limited::of_200().await,
         Some("ramp") => limited::by_ramp().await,
         Some("tasks") => tasks::measure().await,
+        Some("finished") => finished::measure().await,
         Some("memory") => memory::measure().await,
         Some("endpoints") => tasks::endpoints().await,
         _ => daemon().await,
@@ -57,19 +59,10 @@ async fn daemon() -> io::Result<()> {
     table.create().await.map_err(io::Error::other)?;
     let producer = table.producer().await.map_err(io::Error::other)?;
     let daemon = Daemon::start(&dynamodb.url(), &lambda.url(), 500)?;
-    sleep(Duration::from_secs(2)).await;
-
-    let (before, began) = (daemon.cpu()?, Instant::now());
-    sleep(IDLE).await;
-    let share = (daemon.cpu()? - before).as_secs_f64() / began.elapsed().as_secs_f64();
-    println!("idle, polling with the default pace     {:>8.2} % of one core", share * 100.0);
+    print_idle(&daemon).await?;
     println!("resident when idle                      {:>8.1} MB", daemon.resident_mb()?);
 
-    let mut waits = start_one_by_one(&producer, &starts).await?;
-    waits.sort();
-    let percentile = |percent: usize| waits[waits.len() * percent / 100].as_secs_f64() * 1e3;
-    println!("insert to start, median of {NEW_TASKS}          {:>8.0} ms", percentile(50));
-    println!("insert to start, 99th percentile        {:>8.0} ms", percentile(99));
+    print_starts(&producer, &starts).await?;
 
     let cpu_before = daemon.cpu()?;
     let began = Instant::now();
@@ -89,6 +82,26 @@ async fn daemon() -> io::Result<()> {
     let per_task = (daemon.cpu()? - cpu_before).as_secs_f64() / BURST as f64;
     println!("CPU of the daemon for each task         {:>8.0} µs", per_task * 1e6);
     println!("resident at most                        {:>8.1} MB", daemon.peak_mb()?);
+    Ok(())
+}
+
+/// What a daemon without tasks costs.
+async fn print_idle(daemon: &Daemon) -> io::Result<()> {
+    sleep(Duration::from_secs(2)).await;
+    let (before, began) = (daemon.cpu()?, Instant::now());
+    sleep(IDLE).await;
+    let share = (daemon.cpu()? - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("idle, polling with the default pace     {:>8.2} % of one core", share * 100.0);
+    Ok(())
+}
+
+/// How soon a new task starts.
+async fn print_starts(producer: &Producer, starts: &Starts) -> io::Result<()> {
+    let mut waits = start_one_by_one(producer, starts).await?;
+    waits.sort();
+    let percentile = |percent: usize| waits[waits.len() * percent / 100].as_secs_f64() * 1e3;
+    println!("insert to start, median of {NEW_TASKS}          {:>8.0} ms", percentile(50));
+    println!("insert to start, 99th percentile        {:>8.0} ms", percentile(99));
     Ok(())
 }
 
