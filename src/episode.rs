@@ -1,4 +1,5 @@
-//! Troubles come in episodes: each is said once when it begins and once when it is over.
+//! Troubles come in episodes: each is said once when it begins and once when it is over. One that
+//! comes and goes is not said each time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,19 +8,30 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+/// A trouble that comes back before so long after it was said to be over is not said until then.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
+
 /// Whether something is in trouble, and since when.
 #[derive(Debug, Default)]
 pub struct Episode {
     /// Mirrors `trouble.is_some()`, so that the good case takes no lock.
     open: AtomicBool,
-    trouble: Mutex<Option<Trouble>>,
+    state: Mutex<State>,
     ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    trouble: Option<Trouble>,
+    /// When a trouble was last said to be over.
+    said_over: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     since: Instant,
     faults: u64,
+    is_said: bool,
 }
 
 /// An episode that has just ended.
@@ -32,33 +44,32 @@ pub struct Over {
 }
 
 impl Episode {
-    /// Something failed. True for the first of an episode, which is the one to speak of.
+    /// Something failed. True for the one of an episode that is to be spoken of: the first, unless
+    /// the last episode is only just over.
     pub fn fault(&self) -> bool {
-        let mut trouble = self.trouble.lock().expect("nothing panics while holding this lock");
+        let mut state = self.state.lock().expect("nothing panics while holding this lock");
         self.open.store(true, Ordering::Release);
-        match trouble.as_mut() {
-            Some(trouble) => {
-                trouble.faults += 1;
-                false
-            }
-            None => {
-                *trouble = Some(Trouble { since: Instant::now(), faults: 1 });
-                true
-            }
-        }
+        let now = Instant::now();
+        let is_quiet = state.said_over.is_some_and(|over| now < over + SAID_AGAIN);
+        let new = Trouble { since: now, faults: 0, is_said: false };
+        let trouble = state.trouble.get_or_insert(new);
+        trouble.faults += 1;
+        let say = !trouble.is_said && !is_quiet;
+        trouble.is_said |= say;
+        say
     }
 
-    /// Something worked. Says what is over, if anything was in trouble.
+    /// Something worked. Says what is over, if there was an episode that was spoken of.
     pub fn success(&self) -> Option<Over> {
         if !self.open.load(Ordering::Acquire) {
             return None;
         }
-        let mut trouble = self.trouble.lock().expect("nothing panics while holding this lock");
+        let mut state = self.state.lock().expect("nothing panics while holding this lock");
         self.open.store(false, Ordering::Release);
         self.ended.notify_waiters();
-        trouble
-            .take()
-            .map(|trouble| Over { lasted: trouble.since.elapsed(), faults: trouble.faults })
+        let trouble = state.trouble.take().filter(|trouble| trouble.is_said)?;
+        state.said_over = Some(Instant::now());
+        Some(Over { lasted: trouble.since.elapsed(), faults: trouble.faults })
     }
 
     /// Waits for `wait`, or until the episode is over.
@@ -83,8 +94,34 @@ mod tests {
         assert!(!episode.fault());
         assert_eq!(episode.success().map(|over| over.faults), Some(2));
         assert!(episode.success().is_none());
-        assert!(episode.fault());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_comes_and_goes_is_told_now_and_then() {
+        let episode = Episode::default();
+        let mut told = [0, 0];
+        for _ in 0..3000 {
+            told[0] += u32::from(episode.fault());
+            told[1] += u32::from(episode.success().is_some());
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(told, [3, 3], "in half a minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_came_back_and_stays_is_told_a_little_later_with_all_its_faults() {
+        let episode = Episode::default();
+        assert!(episode.fault());
+        assert!(episode.success().is_some());
+        sleep(SAID_AGAIN / 2).await;
+        assert!(!episode.fault());
+        sleep(SAID_AGAIN / 2).await;
+        assert!(episode.fault());
+        assert!(!episode.fault());
+        let over = episode.success().expect("it was told");
+        assert_eq!((over.faults, over.lasted), (3, SAID_AGAIN / 2));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_goes_on_as_soon_as_the_trouble_is_over() {
         let episode = Episode::default();

@@ -113,4 +113,7 @@ async fn without_file_descriptors_tasks_wait_and_the_log_says_what_is_short() {
     daemon.line_with("\"event\":\"daemon.limits\"").await;
     let line = daemon.line_with("\"event\":\"lambda.unavailable\"").await;
     assert!(line.contains("Too many open files (os error 24)"), "{line}");
+    // It comes and goes with every call, and is not told each time.
+    let said = ["lambda.unavailable", "store.unavailable"].map(|event| daemon.told(event));
+    assert!(said.iter().all(|times| *times <= 7), "{said:?} times in a minute at most");
 }
