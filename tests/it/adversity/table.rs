@@ -17,7 +17,7 @@ use crate::support::raw::{Act, Raw, Reply};
 use crate::support::world::{World, config, outcomes, text};
 
 /// Longer than it takes to claim 500 tasks on a busy machine.
-const PATIENT: Duration = Duration::from_secs(15);
+const PATIENT: Duration = Duration::from_secs(30);
 
 /// What each of 500 functions returns.
 const RESULT_BYTES: usize = 8 * 1024;
