@@ -9,6 +9,7 @@ use burstd::invoker::{Limit, Outcome, Reason, Throttle};
 use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
 use burstd::local::place;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::calls::Calls;
@@ -148,6 +149,25 @@ async fn where_nobody_listens_nothing_ran() {
     assert_eq!(word(&outcome), "unavailable", "{outcome:?}");
     let Outcome::NotRun(refusal) = outcome else { panic!("it did not run") };
     assert_eq!(refusal.failure.error_type, "Burstd.NotConnected");
+}
+
+#[tokio::test]
+async fn every_call_of_many_is_told_why_there_is_no_connection() {
+    let nowhere = TcpListener::bind(anywhere()).expect("a free port");
+    let url = format!("http://{}", nowhere.local_addr().expect("it is bound"));
+    drop(nowhere);
+    let invoker = invoker(&url).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        let invoker = invoker.clone();
+        calls.spawn(async move { invoke(&invoker, "work", "1").await });
+    }
+    for outcome in calls.join_all().await {
+        let Outcome::NotRun(refusal) = &outcome else { panic!("{outcome:?}") };
+        let message = &refusal.failure.message;
+        assert!(message.contains("no connection could be made: "), "{message}");
+        assert!(message.contains("Connection refused (os error "), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use std::{error, fmt};
+use std::{error, fmt, iter};
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -96,6 +96,14 @@ impl TransportError {
     /// The request was sent, or parts of it; nobody can tell.
     fn broken(what: &'static str, source: impl Into<Option<BoxError>>) -> Self {
         TransportError { may_have_arrived: true, ..TransportError::not_sent(what, source) }
+    }
+
+    /// The same for another call, with its causes in words.
+    fn repeated(&self) -> Self {
+        let causes = iter::successors(error::Error::source(self), |cause| cause.source());
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        let source = (!causes.is_empty()).then(|| causes.join(": ").into());
+        TransportError { source, ..*self }
     }
 }
 

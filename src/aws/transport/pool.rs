@@ -191,29 +191,21 @@ impl Pool {
                 state.tasks.spawn(retire(Arc::downgrade(self), id, driver));
                 self.serve(&mut state);
             }
-            Err(error) => self.failed(&mut state, error),
+            Err(error) => self.failed(&mut state, &error),
         }
         self.grow(&mut state);
     }
 
     /// Tells those whom this connection would have served. Who fails is not sent, and comes again
     /// when it is time; nobody waits for a connection that nobody makes.
-    fn failed(&self, state: &mut State, error: TransportError) {
+    fn failed(&self, state: &mut State, error: &TransportError) {
         state.expected = 0;
         let each = state.protocol.map_or(usize::MAX, Protocol::calls_per_connection);
         let is_last = state.connecting == 0;
         let count = if is_last { state.waiting.len() } else { each.min(state.waiting.len()) };
-        let message = error.to_string();
-        let mut first = Some(error);
         for waiting in state.waiting.drain(..count) {
-            let error = first.take().unwrap_or_else(|| {
-                TransportError::not_sent(
-                    "no connection could be made",
-                    Some(message.clone().into()),
-                )
-            });
             // Who no longer waits need not be told.
-            waiting.send(Err(error)).ok();
+            waiting.send(Err(error.repeated())).ok();
         }
     }
 
