@@ -1,5 +1,7 @@
 //! What carries invocations: over TLS and HTTP/2 as Lambda speaks it, and when connections fail.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,13 +13,14 @@ use burstd::local::lambda::{Answer, Call, Functions, LocalFunction};
 use burstd::local::tls::Manner;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::calls::Calls;
 use crate::support::eventually;
-use crate::support::invoke::{invoke, invoke_within, word};
+use crate::support::invoke::{invoke, invoke_between, invoke_within, word};
 use crate::support::relay::Relay;
 use crate::support::tls::TlsLambda;
 
@@ -269,4 +272,49 @@ async fn a_connection_that_falls_silent_is_noticed_within_a_minute_and_its_calls
     });
     assert_eq!(word(&outcome), "unknown", "{outcome:?}");
     assert!(silent_for.elapsed() < Duration::from_secs(60), "{:?}", silent_for.elapsed());
+}
+
+#[tokio::test]
+async fn a_request_in_hand_while_the_process_is_stopped_is_not_sent_once_its_lease_is_short() {
+    for http in [Http::H1, Http::H2] {
+        let calls = Calls::default();
+        let function = calls
+            .function(Duration::from_secs(60), async |call: Call| Answer::Returned(call.payload));
+        let functions = Functions::from([("work".to_owned(), function)]);
+        // On a runtime of its own, because ours is what is stopped.
+        let elsewhere = Runtime::new().expect("a runtime");
+        let lambda = {
+            let _entered = elsewhere.enter();
+            TlsLambda::start(functions, Manner::default()).expect("it starts")
+        };
+        let invoker = invoker(&Place { http, ..lambda.place() }).await;
+        assert_eq!(word(&invoke(&invoker, "work", "1").await), "succeeded", "{http:?}");
+
+        let now = Instant::now();
+        let (start_by, deadline) =
+            (now + Duration::from_millis(500), now + Duration::from_secs(20));
+        let outcome = stopped_after_each_step(
+            Duration::from_secs(1),
+            invoke_between(start_by, deadline, &invoker, "work", "2"),
+        )
+        .await;
+        assert_eq!(word(&outcome), "unknown", "it was in hand: {http:?}: {outcome:?}");
+        assert_eq!(calls.count(), 1, "{http:?}");
+        assert_eq!(word(&invoke(&invoker, "work", "3").await), "succeeded", "{http:?}");
+        elsewhere.shutdown_background();
+    }
+}
+
+/// Runs it on a thread that does nothing for a while after each step, the connections' included.
+async fn stopped_after_each_step<T>(pause: Duration, of: impl Future<Output = T>) -> T {
+    let mut of = pin!(of);
+    poll_fn(|context| {
+        let polled = of.as_mut().poll(context);
+        if polled.is_pending() {
+            #[expect(clippy::disallowed_methods, reason = "nothing else stops a thread")]
+            std::thread::sleep(pause);
+        }
+        polled
+    })
+    .await
 }

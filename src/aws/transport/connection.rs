@@ -14,8 +14,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::{sleep, timeout};
 
+use super::TransportError;
 use super::connect::Stream;
-use super::{TransportError, sending};
+use super::gate::{Gate, Gated};
 use aws_smithy_types::body::SdkBody;
 
 /// Stands for "not known" until the peer's SETTINGS say how many calls it takes.
@@ -110,23 +111,32 @@ pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One call at a time.
 #[derive(Debug)]
-pub(super) struct H1(http1::SendRequest<Full<Bytes>>);
+pub(super) struct H1 {
+    sender: http1::SendRequest<Full<Bytes>>,
+    gate: Gate,
+}
 
 /// Many calls at once.
 #[derive(Clone, Debug)]
-pub(super) struct H2(h2::client::SendRequest<Bytes>);
+pub(super) struct H2 {
+    sender: h2::client::SendRequest<Bytes>,
+    gate: Gate,
+}
 
 impl Connection {
     pub(super) async fn open(stream: Stream, speaks_h2: bool) -> Result<Self, TransportError> {
         let failed = |error: super::BoxError| {
             TransportError::not_sent("the peer does not shake hands", error)
         };
+        let gate = Gate::new();
+        let stream = Gated::new(stream, gate.clone());
         if !speaks_h2 {
             let handshake = http1::handshake(TokioIo::new(stream));
             let (sender, connection) = handshake.await.map_err(|error| failed(error.into()))?;
             // How it ended is told by the call it ended.
-            let driver = async { drop(connection.await) };
-            return Ok(Connection::H1(H1(sender), Box::pin(driver)));
+            let driven = gate.clone();
+            let driver = async move { drop(driven.drive(connection).await) };
+            return Ok(Connection::H1(H1 { sender, gate }, Box::pin(driver)));
         }
         let handshake = h2::client::Builder::new()
             .initial_max_send_streams(STREAMS_UNKNOWN)
@@ -146,15 +156,16 @@ impl Connection {
         })
         .await?;
         let pings = connection.ping_pong();
+        let driven = gate.clone();
         let driver = async move {
             tokio::select! {
                 biased;
                 // How it ended is told by the calls it ended.
-                ended = connection => drop(ended),
+                ended = driven.drive(connection) => drop(ended),
                 () = until_silent(pings) => {}
             }
         };
-        Ok(Connection::H2(H2(sender), Box::pin(driver)))
+        Ok(Connection::H2(H2 { sender, gate }, Box::pin(driver)))
     }
 }
 
@@ -173,7 +184,7 @@ async fn until_silent(pings: Option<h2::PingPong>) {
 impl H1 {
     /// Whether another call may be made on it.
     pub(super) fn is_ready(&self) -> bool {
-        self.0.is_ready()
+        self.sender.is_ready()
     }
 
     pub(super) async fn send(
@@ -181,9 +192,9 @@ impl H1 {
         request: &Request,
     ) -> Result<Response<Bytes>, TransportError> {
         let ready = request.for_h1();
-        sending::begin()?;
-        let sent = self.0.try_send_request(ready).await;
-        let response = sent.map_err(|mut failure| match failure.take_message() {
+        let (sender, gate) = (&mut self.sender, &self.gate);
+        let sent = gate.hand_over(|| sender.try_send_request(ready))?;
+        let response = sent.await.map_err(|mut failure| match failure.take_message() {
             // hyper gives back what it has not begun to write.
             Some(_) => TransportError::not_sent(HAD_ENDED, box_of(failure.into_error())),
             None => TransportError::broken("the connection broke", box_of(failure.into_error())),
@@ -194,7 +205,7 @@ impl H1 {
             .await
             .map_err(|error| TransportError::broken("the answer broke off", box_of(error)))?;
         // The connection is free as soon as its driver has noticed the answer's end.
-        self.0.ready().await.ok();
+        self.sender.ready().await.ok();
         Ok(Response::from_parts(parts, body.to_bytes()))
     }
 }
@@ -206,19 +217,21 @@ fn box_of(error: impl Into<super::BoxError>) -> super::BoxError {
 impl H2 {
     /// How many calls it may carry: what the peer's SETTINGS say.
     pub(super) fn limit(&self) -> usize {
-        self.0.current_max_send_streams().min(MOST_STREAMS)
+        self.sender.current_max_send_streams().min(MOST_STREAMS)
     }
 
     pub(super) async fn send(&self, request: &Request) -> Result<Response<Bytes>, TransportError> {
         let had_ended = |error| TransportError::went_away(HAD_ENDED, box_of(error));
-        let mut sender = self.0.clone().ready().await.map_err(had_ended)?;
+        let mut sender = self.sender.clone().ready().await.map_err(had_ended)?;
         let is_bare = request.body.is_empty();
         let ready = request.for_h2();
-        sending::begin()?;
-        let (response, mut stream) = sender.send_request(ready, is_bare).map_err(had_ended)?;
-        if !is_bare {
-            stream.send_data(request.body.clone(), true).map_err(failure)?;
-        }
+        let response = self.gate.hand_over(|| {
+            let (response, mut stream) = sender.send_request(ready, is_bare).map_err(had_ended)?;
+            if !is_bare {
+                stream.send_data(request.body.clone(), true).map_err(failure)?;
+            }
+            Ok(response)
+        })??;
         let (parts, mut body) = response.await.map_err(failure)?.into_parts();
         let mut collected = BytesMut::new();
         while let Some(data) = poll_fn(|context| body.poll_data(context)).await {

@@ -8,6 +8,7 @@
 mod connect;
 mod connection;
 mod dns;
+mod gate;
 mod pool;
 mod sending;
 

@@ -47,14 +47,15 @@ pub(in crate::aws) async fn send_by<T>(
     timeout_at(deadline, call).await.map_or(Sent::Unanswered, Sent::Done)
 }
 
-/// The last moment to decide whether this task's call is sent. Most calls may be at any time.
-pub(super) fn begin() -> Result<(), TransportError> {
+/// The last moment at which this task's call may decide whether it is sent; and by when it must
+/// be. Most calls may be at any time.
+pub(super) fn begin() -> Result<Option<Instant>, TransportError> {
     let begun = CALL.try_with(|call| {
         if Instant::now() >= call.latest {
             return Err(TransportError::not_sent("there is no time left to send it", None));
         }
         call.has_begun.store(true, Ordering::Relaxed);
-        Ok(())
+        Ok(Some(call.latest))
     });
-    begun.unwrap_or(Ok(()))
+    begun.unwrap_or(Ok(None))
 }

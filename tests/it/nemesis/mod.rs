@@ -47,10 +47,14 @@ async fn killed_stopped_and_cut_off_at_random_three_daemons_lose_nothing_and_run
 
     let mut ticks = interval(Duration::from_millis(20));
     let (mut next_deed, mut next_trouble) = (Instant::now(), Instant::now());
-    let mut inserted = 0;
+    let (mut inserted, mut told) = (0, 0);
     while daemons.kills() < kills || inserted < tasks {
         ticks.tick().await;
         daemons.look_after(&mut rng);
+        if daemons.kills() >= told + 100 {
+            told = daemons.kills();
+            println!("{told} kills, {inserted} tasks, {:.0} s", began.elapsed().as_secs_f64());
+        }
         // As many as there are kills: they come to an end together.
         let due = (daemons.kills() + 1) * tasks / kills.max(1);
         if inserted < due.min(tasks) {
