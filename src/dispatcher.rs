@@ -286,7 +286,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
     fn count(&mut self, attempted: &Attempted) {
         self.counts.claimed += 1;
-        self.counts.rescued += u64::from(attempted.claim.task.abandoned_attempt().is_some());
+        self.counts.rescued += u64::from(attempted.rescued().is_some());
         let counter = match (&attempted.write, &attempted.settlement.verdict) {
             (Ok(Write::Lost(_)) | Err(_), _) => &mut self.counts.refused,
             (_, Verdict::Succeed(_)) => &mut self.counts.succeeded,

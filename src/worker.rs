@@ -18,7 +18,7 @@ use crate::governor::Place;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
 use crate::memory::{LARGEST_ITEM_BYTES, Memory, Share};
 use crate::queue::Queue;
-use crate::retry::{Backoff, Ended, Settlement, decide, max_attempts};
+use crate::retry::{Backoff, Ended, Settlement, Verdict, decide, max_attempts};
 use crate::shutdown::Shutdown;
 use crate::store::{Claimed, Fault, Store, StoreError, Write};
 use crate::task::{Payload, TaskId, Timestamp};
@@ -86,6 +86,15 @@ pub struct Attempted {
     pub settlement: Settlement,
     /// Whether it was.
     pub write: Result<Write, Fault>,
+}
+
+impl Attempted {
+    /// The attempt before this one, when its worker never wrote how it ended and this claim does.
+    /// A claim that is given back writes nothing of it, so the next one will.
+    pub fn rescued(&self) -> Option<u32> {
+        let writes = !matches!(self.settlement.verdict, Verdict::Release);
+        self.claim.task.abandoned_attempt().filter(|_| writes)
+    }
 }
 
 impl<S: Store, I: Invoker> Worker<S, I> {

@@ -115,7 +115,7 @@ fn released(queue: &Queue, attempted: &Attempted) {
 
 /// The task's last holder died, or never learnt the outcome.
 fn rescued(queue: &Queue, attempted: &Attempted) {
-    if let Some(previous_attempt) = attempted.claim.task.abandoned_attempt() {
+    if let Some(previous_attempt) = attempted.rescued() {
         warn!(
             event = "task.rescued",
             queue = queue.name,

@@ -251,6 +251,27 @@ async fn a_function_broken_for_all_spends_no_attempt_and_its_queue_waits_for_it(
 }
 
 #[tokio::test]
+async fn a_task_that_is_taken_over_and_given_back_for_a_while_is_rescued_once() {
+    let broken = Arc::new(AtomicU32::new(1));
+    let state = broken.clone();
+    let world = World::with(move |call: Call| {
+        ready(match state.load(Ordering::Relaxed) {
+            0 => Answer::Returned(call.payload),
+            _ => Answer::Refused { status: 502, code: "KMSDisabledException", body: json!({}) },
+        })
+    })
+    .await;
+    let abandoned = world.task("a").with("status", s("RUNNING")).with("attempt", n(1));
+    abandoned.with("rev", s("another's")).with("lease_until", seconds_from_now(-1)).put().await;
+    let mut daemon = world.daemon(&config()).await;
+    daemon.until("it was given back twice", |counts| counts.released >= 2).await;
+    broken.store(0, Ordering::Relaxed);
+    let item = world.until("a", "SUCCEEDED").await;
+    assert_eq!(outcomes(&item), ["1 abandoned", "2 succeeded"]);
+    assert_eq!(daemon.stop().await.rescued, 1);
+}
+
+#[tokio::test]
 async fn what_lambda_can_never_run_fails_without_an_attempt() {
     let world = World::with(async |_| Answer::Refused {
         status: 413,
