@@ -1,47 +1,49 @@
-//! The composition root: what `burstd run` builds, starts and stops.
+//! The composition root: what `burstd run` builds, starts, reloads and stops.
 
-use std::collections::BTreeMap;
+mod functions;
+mod machine;
+mod manager;
+mod settings;
+
 use std::fs;
 use std::future::pending;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, make_rng};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{info, warn};
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::aws::{Clients, DynamoStore, LambdaInvoker, NoRegion, Place, Table};
 use crate::backlog::Backlog;
-use crate::config::{AwsConfig, Config, QueueConfig, Timeout};
+use crate::config::{AwsConfig, Config};
 use crate::counts::Counts;
 use crate::dispatcher::Dispatcher;
 use crate::episode::Episode;
-use crate::governor::{CallerRate, Governor};
-use crate::invoker::Invoker as _;
 use crate::memory::Memory;
-use crate::queue::{Function, Queue};
+use crate::pulse::Pulse;
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
 use crate::systemd;
 use crate::worker::{STORE_BACKOFF, Worker};
+use functions::Functions;
+pub use machine::fit;
+use manager::Watched;
+use settings::Settings;
+pub use settings::Source;
 
-/// Lambda lets no function run longer
-/// (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(900);
-
-/// How often functions' timeouts and concurrency are read again.
-const READ_EVERY: Duration = Duration::from_secs(60);
+/// How long a turn of the settings' loop may take: Lambda has 10 s to tell of each kind of them.
+const SETTINGS_TURN: Duration = Duration::from_secs(30);
 
 /// A daemon that is ready to run.
 #[derive(Debug)]
 pub struct Daemon {
     worker: Arc<Worker<DynamoStore, LambdaInvoker>>,
     dispatcher: Dispatcher<DynamoStore, LambdaInvoker>,
-    /// The queues whose timeouts are the functions' own.
-    auto: Vec<Arc<Queue>>,
-    governors: BTreeMap<String, Arc<Governor>>,
+    settings: Settings,
 }
 
 /// Why there is no daemon.
@@ -71,38 +73,37 @@ impl Daemon {
     ) -> Result<Option<Daemon>, DaemonError> {
         let clients = Clients::new(place).await?;
         let mut rng: StdRng = make_rng();
+        let mut functions = Functions::new(clients.invoker());
         let table = clients.table(&config.table);
-        let opened = tokio::select! {
+        let ready = async {
+            let store = open(&table, &mut rng).await?;
+            Ok((store, functions.plan(config).await))
+        };
+        let ready = tokio::select! {
             biased;
             () = shutdown.draining() => return Ok(None),
-            opened = open(&table, &mut rng) => opened,
+            ready = ready => ready,
         };
-        let store = opened.map_err(DaemonError::Table)?;
-        let invoker = clients.invoker();
-        let functions = timeouts(config, &invoker).await;
+        let (store, plan) = ready.map_err(DaemonError::Table)?;
         let worker = Arc::new(Worker {
             name,
             store,
-            invoker,
+            invoker: clients.invoker(),
             clock: clients.clock(),
             backlog,
             memory: Memory::new(config.limits.max_bytes_in_flight),
             shutdown,
             store_trouble: Episode::default(),
+            store_throttles: AtomicU64::default(),
         });
-        let governors = governors(config);
-        read_concurrency(&governors, &worker.invoker).await;
-        let queues = config
-            .queues
-            .iter()
-            .map(|queue| build_queue(queue, &functions, governors[&queue.function].clone()))
-            .collect();
-        let dispatcher = Dispatcher::new(worker.clone(), queues, config.limits, rng);
-        let is_auto = |queue: &Arc<Queue>| {
-            config.queue(&queue.name).is_some_and(|of| of.timeout == Timeout::Auto)
+        let dispatcher = Dispatcher::new(worker.clone(), plan, rng);
+        let settings = Settings {
+            config: config.clone(),
+            functions,
+            plans: dispatcher.plans(),
+            pulse: Pulse::default(),
         };
-        let auto = dispatcher.queues().into_iter().filter(is_auto).collect();
-        Ok(Some(Daemon { worker, dispatcher, auto, governors }))
+        Ok(Some(Daemon { worker, dispatcher, settings }))
     }
 
     /// What is counted, as it changes.
@@ -115,21 +116,26 @@ impl Daemon {
         &self.worker.store
     }
 
-    /// Works until told to stop, then drains.
-    pub async fn run(self) -> Counts {
+    /// Works until told to stop, then drains. Meanwhile its configuration is read again from
+    /// `source`, when somebody wishes it.
+    pub async fn run(self, source: Option<Source>) -> Counts {
         systemd::ready("polling");
         let shutdown = self.worker.shutdown.clone();
         let told = Once::new();
         let tell = || told.call_once(|| systemd::stopping("draining"));
+        let loops = vec![
+            Watched::new("dispatcher", self.dispatcher.pulse(), Duration::ZERO),
+            Watched::new("settings", self.settings.pulse.clone(), SETTINGS_TURN),
+        ];
+        let (backlog, overviews) = (self.worker.backlog.clone(), self.dispatcher.overviews());
+        let _informing = manager::inform(loops, backlog, overviews, shutdown.clone());
         let counts = tokio::select! {
             biased;
             () = async { shutdown.draining().await; tell(); pending().await } => {
                 unreachable!("it never ends")
             }
             counts = self.dispatcher.run() => counts,
-            () = keep_reading(&self.auto, &self.governors, &self.worker.invoker) => {
-                unreachable!("it never ends")
-            }
+            () = self.settings.look_after(source) => unreachable!("it never ends"),
         };
         // A dispatcher with nothing in flight may notice first, and have ended by now.
         tell();
@@ -182,106 +188,5 @@ async fn open(table: &Table, rng: &mut StdRng) -> Result<DynamoStore, StoreError
         }
         tries += 1;
         sleep(STORE_BACKOFF.after(tries, rng)).await;
-    }
-}
-
-fn build_queue(
-    config: &QueueConfig,
-    timeouts: &BTreeMap<&str, Duration>,
-    governor: Arc<Governor>,
-) -> Queue {
-    let timeout = match config.timeout {
-        Timeout::Fixed(timeout) => timeout,
-        Timeout::Auto => timeouts[config.function.as_str()],
-    };
-    Queue {
-        name: config.name.clone(),
-        function: Function::new(config.function.clone(), timeout, governor),
-        policy: config.policy.clone(),
-        lease_margin: config.lease_margin,
-        max_in_flight: config.max_in_flight,
-        shards: Queue::shards(&config.name, config.shards),
-    }
-}
-
-/// The timeouts of the functions that are to be asked for theirs. When Lambda does not say, the
-/// longest there is stands in: a lease that is too long costs patience, one that is too short
-/// would let a task run twice at the same moment.
-async fn timeouts<'a>(config: &'a Config, invoker: &LambdaInvoker) -> BTreeMap<&'a str, Duration> {
-    let mut timeouts = BTreeMap::new();
-    for queue in config.queues.iter().filter(|queue| queue.timeout == Timeout::Auto) {
-        let function = queue.function.as_str();
-        if timeouts.contains_key(function) {
-            continue;
-        }
-        let timeout = match invoker.timeout(function).await {
-            Ok(timeout) => timeout,
-            Err(refusal) => {
-                warn!(
-                    event = "function.timeout_unknown",
-                    queue = queue.name,
-                    function,
-                    code = refusal.failure.error_type,
-                    error = refusal.failure.message,
-                    assumed_s = LONGEST_TIMEOUT.as_secs(),
-                    "the function's timeout cannot be read; leases are as long as can be until \
-                     it is, or until the queue has a timeout of its own"
-                );
-                LONGEST_TIMEOUT
-            }
-        };
-        timeouts.insert(function, timeout);
-    }
-    timeouts
-}
-
-/// A governor for each function that a queue runs.
-fn governors(config: &Config) -> BTreeMap<String, Arc<Governor>> {
-    let caller = Arc::new(CallerRate::default());
-    let functions = config.queues.iter().map(|queue| queue.function.clone());
-    functions
-        .map(|function| {
-            let governor = Governor::new(&function, config.caps(&function), caller.clone());
-            (function, Arc::new(governor))
-        })
-        .collect()
-}
-
-/// Asks Lambda how much concurrency the functions have. What it does not tell is learnt.
-async fn read_concurrency(governors: &BTreeMap<String, Arc<Governor>>, invoker: &LambdaInvoker) {
-    for (function, governor) in governors {
-        if let Some(concurrency) = invoker.concurrency(function).await {
-            governor.told(concurrency);
-        }
-    }
-}
-
-/// Reads the functions' settings again, now and then. What cannot be read stays as it was.
-async fn keep_reading(
-    queues: &[Arc<Queue>],
-    governors: &BTreeMap<String, Arc<Governor>>,
-    invoker: &LambdaInvoker,
-) {
-    let mut ticks = interval(READ_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        read_concurrency(governors, invoker).await;
-        for queue in queues {
-            let function = &queue.function;
-            let Ok(timeout) = invoker.timeout(&function.name).await else { continue };
-            if timeout != function.timeout() {
-                info!(
-                    event = "function.timeout_changed",
-                    queue = queue.name,
-                    function = function.name,
-                    from_s = function.timeout().as_secs(),
-                    to_s = timeout.as_secs(),
-                    "leases are measured by it from now on"
-                );
-                function.set_timeout(timeout);
-            }
-        }
     }
 }

@@ -2,11 +2,16 @@
 //! takes in what came of them. It alone owns what it counts and remembers; the futures in its
 //! `JoinSet`s return values.
 
+mod again;
+mod drain;
 mod known;
 mod lane;
 mod limits;
 mod log;
+mod overview;
 mod pause;
+mod plan;
+mod summary;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,27 +19,31 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 use tracing::error;
 
-use crate::claim::Standing;
 use crate::counts::Counts;
+use crate::failpoint::reach;
 use crate::invoker::{Invoker, Reason};
-use crate::queue::Queue;
+use crate::pulse::Pulse;
 use crate::retry::Verdict;
-use crate::store::{DueQuery, Page, Store, StoreError, Write};
-use crate::task::{Status, TaskId, Timestamp};
+use crate::store::{Candidate, DueQuery, Page, Store, StoreError, Write};
+use crate::task::TaskId;
 use crate::worker::{Attempted, Report, STORE_BACKOFF, Worker};
+use again::{INDEX_LAG, LEFT_ALONE};
 use known::Known;
 pub use lane::Pace;
 use lane::{Lane, Load};
 pub use limits::Limits;
+pub use overview::Overview;
 use pause::Pause;
+pub use plan::{Plan, Plans};
+use summary::Tally;
 
-/// A summary line comes this often while there is work.
-const SUMMARY_EVERY: Duration = Duration::from_secs(10);
+/// How often the loop comes round at the least, and looks where it stands.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Names of due tasks read beyond the free slots, so that the next free slot need not wait.
 const PEEK: usize = 100;
@@ -44,14 +53,6 @@ const PAGE_LIMIT: usize = 1000;
 
 /// How often a governor that had no room is asked again, unless a task ends before.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// How long the index is expected to go on listing a task that we have just settled.
-const INDEX_LAG: Duration = Duration::from_secs(2);
-
-/// How long a task is left alone that the index lists although the item says it is finished,
-/// gone, or takes no write. Long, because each further try costs a write unit; not longer,
-/// because a person may put a task of the same name meanwhile.
-const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// Drives the tasks of some queues through one worker.
 #[derive(Debug)]
@@ -63,16 +64,29 @@ pub struct Dispatcher<S, I> {
     limits: Limits,
     tasks: JoinSet<Report>,
     polls: JoinSet<Polled>,
-    /// Which task each future in `tasks` is, and its lane.
-    starts: HashMap<Id, (usize, TaskId)>,
+    /// What each future in `tasks` is.
+    starts: HashMap<Id, Started>,
     known: Known,
     /// The lane whose turn it is.
     turn: usize,
     rng: StdRng,
     counts: Counts,
-    summarised: Counts,
+    tally: Tally,
     published: watch::Sender<Counts>,
+    overview: watch::Sender<Overview>,
     pause: Pause,
+    plans: mpsc::UnboundedReceiver<Plan>,
+    /// Keeps `plans` open.
+    planner: mpsc::UnboundedSender<Plan>,
+    pulse: Pulse,
+}
+
+/// A task in flight, and where it is counted.
+#[derive(Debug)]
+struct Started {
+    id: TaskId,
+    lane: usize,
+    load: usize,
 }
 
 /// The answer to a poll, and whose it is.
@@ -84,15 +98,14 @@ struct Polled {
 }
 
 impl<S: Store, I: Invoker> Dispatcher<S, I> {
-    /// A dispatcher of `queues`; `rng` is where all its randomness comes from.
-    pub fn new(worker: Arc<Worker<S, I>>, queues: Vec<Queue>, limits: Limits, rng: StdRng) -> Self {
-        let now = Instant::now();
-        let (lanes, loads) = lane::lanes(queues, limits.pace, now);
-        Dispatcher {
+    /// A dispatcher with this plan; `rng` is where all its randomness comes from.
+    pub fn new(worker: Arc<Worker<S, I>>, plan: Plan, rng: StdRng) -> Self {
+        let (planner, plans) = mpsc::unbounded_channel();
+        let mut dispatcher = Dispatcher {
             worker,
-            lanes,
-            loads,
-            limits,
+            lanes: Vec::new(),
+            loads: Vec::new(),
+            limits: plan.limits,
             tasks: JoinSet::new(),
             polls: JoinSet::new(),
             starts: HashMap::new(),
@@ -100,15 +113,16 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             turn: 0,
             rng,
             counts: Counts::default(),
-            summarised: Counts::default(),
+            tally: Tally::new(Instant::now()),
             published: watch::Sender::new(Counts::default()),
+            overview: watch::Sender::new(Overview::default()),
             pause: Pause::default(),
-        }
-    }
-
-    /// The queues as they are driven.
-    pub fn queues(&self) -> Vec<Arc<Queue>> {
-        self.lanes.iter().map(|lane| lane.queue.clone()).collect()
+            plans,
+            planner,
+            pulse: Pulse::default(),
+        };
+        dispatcher.adopt(plan);
+        dispatcher
     }
 
     /// What is counted, as it changes.
@@ -116,12 +130,30 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         self.published.subscribe()
     }
 
+    /// What it is at, once a second.
+    pub fn overviews(&self) -> watch::Receiver<Overview> {
+        self.overview.subscribe()
+    }
+
+    /// Where new plans go.
+    pub fn plans(&self) -> Plans {
+        Plans(self.planner.clone())
+    }
+
+    /// Whether the loop goes on.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
     /// Runs until the worker's shutdown says so, then drains.
     pub async fn run(mut self) -> Counts {
         let shutdown = self.worker.shutdown.clone();
-        let mut summary = ticks(SUMMARY_EVERY);
+        let mut stock = ticks(EVERY);
+        self.take_stock();
         while !shutdown.is_draining() {
             let now = Instant::now();
+            self.pulse.beat();
+            reach("dispatcher.turn");
             self.known.forget(now);
             let is_paused = self.pause.look(&self.worker, &mut self.lanes);
             let looks = self.loads.iter().filter_map(|load| load.governor.look()).min();
@@ -130,17 +162,36 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 self.ask_for_more(now);
             }
             let next = if is_paused { now + LOOK_AGAIN } else { self.next_wake(now) };
-            let wake = next.min(looks.unwrap_or(now + SUMMARY_EVERY));
+            let wake = next.min(looks.unwrap_or(now + EVERY));
             tokio::select! {
                 biased;
                 () = shutdown.draining() => {}
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
                 Some(polled) = self.polls.join_next() => self.page_came(polled),
-                _ = summary.tick() => self.summarise(),
+                Some(plan) = self.plans.recv() => self.adopt(plan),
+                _ = stock.tick() => self.take_stock(),
                 () = sleep_until(wake) => {}
             }
         }
-        self.drain(summary).await
+        self.drain(stock).await
+    }
+
+    /// Works by another plan from now on. Tasks in flight go on as they began.
+    fn adopt(&mut self, plan: Plan) {
+        self.limits = plan.limits;
+        self.worker.memory.resize(plan.limits.max_bytes_in_flight);
+        // Pages on their way are of shards that may be gone.
+        self.polls = JoinSet::new();
+        let (lanes, loads) = (&mut self.lanes, &mut self.loads);
+        lane::arrange(lanes, loads, plan.queues, plan.limits.pace, Instant::now());
+    }
+
+    /// Looks where it stands.
+    fn take_stock(&mut self) {
+        let now = Instant::now();
+        let overview = self.overview(now);
+        self.overview.send_replace(overview);
+        self.summarise_in_time(now);
     }
 
     /// Starts candidates while there are free slots, the queues in turn.
@@ -161,17 +212,17 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 continue;
             }
             lane.in_flight += 1;
-            self.loads[lane.load].in_flight += 1;
+            let load = lane.load;
+            self.loads[load].in_flight += 1;
             self.known.runs(id.clone());
             let (worker, queue, task) = (self.worker.clone(), lane.queue.clone(), id.clone());
             let rng = StdRng::seed_from_u64(self.rng.random());
             let handle = self.tasks.spawn(async move { worker.run(&queue, task, rng).await });
-            self.starts.insert(handle.id(), (index, id));
+            self.starts.insert(handle.id(), Started { id, lane: index, load });
         }
         if self.tasks.len() > before {
             self.worker.invoker.expect(self.tasks.len() - before);
         }
-        assert!(self.tasks.len() <= self.limits.max_in_flight, "more in flight than allowed");
         self.publish();
     }
 
@@ -186,15 +237,16 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
     /// Asks the index for the queues that have free slots and no candidates left.
     fn ask_for_more(&mut self, now: Instant) {
-        let free = self.limits.max_in_flight - self.tasks.len();
+        let free = self.limits.max_in_flight.saturating_sub(self.tasks.len());
         let taken = self.known.len();
         for index in 0..self.lanes.len() {
             let want = self.free(index, now).min(free);
-            if want == 0 {
-                continue;
-            }
             for (number, shard) in self.lanes[index].shards.iter_mut().enumerate() {
-                if !shard.wants_poll() || shard.next_poll > now {
+                let asks = match want {
+                    0 => shard.is_out_of_sight(now),
+                    _ => shard.wants_poll() && shard.next_poll <= now,
+                };
+                if !asks {
                     continue;
                 }
                 shard.poll_sent(now);
@@ -221,7 +273,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             _ => lane.next_poll(),
         });
         let pauses = self.lanes.iter().filter_map(|lane| lane.paused_until(now));
-        polls.chain(pauses).min().unwrap_or(now + SUMMARY_EVERY)
+        polls.chain(pauses).min().unwrap_or(now + EVERY)
     }
 
     fn page_came(&mut self, polled: Result<Polled, JoinError>) {
@@ -231,9 +283,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         match polled.page {
             Ok(page) => {
                 self.worker.store_works();
-                let candidates = page.candidates.iter().map(|candidate| &candidate.id);
-                let ready = candidates.filter(|id| !self.known.is_taken(id, now)).cloned();
-                let ready = ready.collect();
+                let candidates = page.candidates.iter();
+                let is_free = |candidate: &&Candidate| !self.known.is_taken(&candidate.id, now);
+                let ready = candidates.filter(is_free).cloned().collect();
                 shard.page_came(page, ready, now, &mut self.rng);
             }
             Err(error) => {
@@ -253,9 +305,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 (failure.id(), None)
             }
         };
-        let (index, task) = self.starts.remove(&id).expect("every future in `tasks` is known");
+        let started = self.starts.remove(&id).expect("every future in `tasks` is known");
+        let Started { id: task, lane: index, load } = started;
         self.lanes[index].in_flight -= 1;
-        self.loads[self.lanes[index].load].in_flight -= 1;
+        self.loads[load].in_flight -= 1;
         let taken_until = match report {
             None => Some(Instant::now() + LEFT_ALONE),
             Some(Report::Withdrawn) => None,
@@ -276,8 +329,13 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             Some(Report::Attempted(attempted)) => {
                 log::attempted(&self.lanes[index].queue, &attempted);
                 self.count(&attempted);
+                self.tally.add(&attempted);
                 self.steer(index, attempted.not_run.as_ref());
-                self.free_after(&attempted)
+                let free = self.free_after(&attempted);
+                if let (Verdict::Retry { .. }, Some(at)) = (&attempted.settlement.verdict, free) {
+                    self.known.tried_again(at);
+                }
+                free
             }
         };
         self.known.ended(task, taken_until);
@@ -307,71 +365,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         }
     }
 
-    /// Until when claiming a task is of no use that was found like this.
-    fn free_again(&self, standing: &Standing) -> Instant {
-        let now = self.worker.clock.now();
-        let final_or_gone = standing.due.is_none()
-            || standing.status.as_deref().and_then(Status::parse).is_some_and(Status::is_final);
-        let at = if final_or_gone { now + LEFT_ALONE } else { standing.free_at() };
-        self.instant(at)
-    }
-
-    /// Until when claiming a task is of no use after what we wrote.
-    fn free_after(&self, attempted: &Attempted) -> Option<Instant> {
-        let lag = Instant::now() + INDEX_LAG;
-        match (&attempted.write, &attempted.settlement.verdict) {
-            (Ok(Write::Lost(standing)), _) => Some(self.free_again(standing)),
-            (Err(_), _) => Some(self.instant(attempted.claim.lease.until)),
-            (_, Verdict::Succeed(_) | Verdict::Fail(_)) => Some(lag),
-            (_, Verdict::Retry { due, .. }) => Some(self.instant(*due)),
-            (_, Verdict::Hold(_)) => Some(self.instant(attempted.claim.lease.until)),
-            (_, Verdict::Release) => None,
-        }
-    }
-
-    /// A moment of the table's clock on the monotonic one.
-    fn instant(&self, at: Timestamp) -> Instant {
-        let now = Instant::now();
-        now.checked_add(at.since(self.worker.clock.now())).unwrap_or(now + LEFT_ALONE)
-    }
-
     fn publish(&mut self) {
         self.counts.in_flight = self.tasks.len() as u64;
         self.published.send_replace(self.counts);
-    }
-
-    /// Awaits what is in flight, until the drain time is over or a second signal comes.
-    async fn drain(mut self, mut summary: Interval) -> Counts {
-        let shutdown = self.worker.shutdown.clone();
-        let began = Instant::now();
-        log::draining(shutdown.reason(), self.tasks.len(), self.limits);
-        self.polls.abort_all();
-        summary.reset();
-        while !self.tasks.is_empty() {
-            tokio::select! {
-                biased;
-                () = shutdown.stopping() => break,
-                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
-                () = sleep_until(began + self.limits.drain) => break,
-                _ = summary.tick() => log::still_draining(self.tasks.len(), began.elapsed()),
-            }
-        }
-        self.counts.abandoned = self.tasks.len() as u64;
-        self.summarise();
-        self.tasks.shutdown().await;
-        self.publish();
-        self.counts
-    }
-
-    /// Says what was done since the last summary, if anything was.
-    fn summarise(&mut self) {
-        if self.counts == self.summarised && self.tasks.is_empty() {
-            return;
-        }
-        let consumed = self.worker.store.consumed();
-        let memory = &self.worker.memory;
-        log::summary(&self.summarised, &self.counts, self.limits, memory, consumed);
-        self.summarised = self.counts;
     }
 }
 

@@ -2,7 +2,7 @@
 //! comes and goes is not said each time.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,6 +18,7 @@ pub struct Episode {
     open: AtomicBool,
     state: Mutex<State>,
     ended: Notify,
+    faults: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +48,7 @@ impl Episode {
     /// Something failed. True for the one of an episode that is to be spoken of: the first, unless
     /// the last episode is only just over.
     pub fn fault(&self) -> bool {
+        self.faults.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock().expect("nothing panics while holding this lock");
         self.open.store(true, Ordering::Release);
         let now = Instant::now();
@@ -57,6 +59,16 @@ impl Episode {
         let say = !trouble.is_said && !is_quiet;
         trouble.is_said |= say;
         say
+    }
+
+    /// Whether there is trouble now.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Faults so far, of all episodes.
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// Something worked. Says what is over, if there was an episode that was spoken of.

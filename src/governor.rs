@@ -14,6 +14,7 @@ mod state;
 mod window;
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use crate::invoker::{Concurrency, Failure, Limit, Throttle};
+use crate::waiting::Waiting;
 use burst::Burst;
 use rate::Rate;
 use state::{Start, State, Wait};
@@ -116,6 +118,7 @@ pub struct Governor {
     caller: Arc<CallerRate>,
     /// Those who wait come one after the other; the first alone watches the clock.
     turn: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
     freed: Notify,
 }
 
@@ -136,8 +139,15 @@ impl Governor {
             state: Mutex::new(State::new(caps)),
             caller,
             turn: tokio::sync::Mutex::new(()),
+            waiting: AtomicUsize::new(0),
             freed: Notify::new(),
         }
+    }
+
+    /// The operator allows something else from now on.
+    pub fn set_caps(&self, caps: Caps) {
+        self.state().set_caps(caps, Instant::now());
+        self.freed.notify_one();
     }
 
     /// Waits until a task may start, and takes a place then.
@@ -146,6 +156,7 @@ impl Governor {
     ///
     /// When the function is switched off.
     pub async fn start(&self) -> Result<Place<'_>, SwitchedOff> {
+        let _waiting = Waiting::new(&self.waiting);
         let _turn = self.turn.lock().await;
         loop {
             let freed = self.freed.notified();
@@ -184,6 +195,21 @@ impl Governor {
     /// How many tasks it is worth to hold claimed; nothing when there is no limit.
     pub fn capacity(&self) -> Option<usize> {
         self.state().capacity(Instant::now())
+    }
+
+    /// Which limit keeps those waiting who have been claimed, and how many it lets be in flight.
+    /// Nothing while nobody waits and there is room.
+    pub fn bound(&self, in_flight: usize) -> Option<(&'static str, Option<usize>)> {
+        let is_full = self.capacity().is_some_and(|most| in_flight >= most);
+        if self.waiting.load(Ordering::Relaxed) == 0 && !is_full {
+            return None;
+        }
+        self.state().bound(Instant::now())
+    }
+
+    /// Throttles so far.
+    pub fn throttles(&self) -> u64 {
+        self.state().throttles()
     }
 
     /// Whether Lambda has let nobody in for some tries: that is trouble, not a full house. One

@@ -257,6 +257,12 @@ pub enum Concurrency {
 }
 
 impl Concurrency {
+    /// How much it is.
+    pub fn units(self) -> u32 {
+        let (Concurrency::Reserved(units) | Concurrency::Shared(units)) = self;
+        units
+    }
+
     /// The words for it in the log.
     pub fn why(self) -> &'static str {
         match self {

@@ -49,17 +49,20 @@ pub mod backlog;
 pub mod claim;
 pub mod counts;
 pub mod episode;
+pub mod pulse;
 pub mod queue;
 pub mod retry;
 
 pub mod clock;
 pub mod invoker;
+pub mod reload;
 pub mod shutdown;
 pub mod store;
 
 pub mod dispatcher;
 pub mod governor;
 pub mod memory;
+mod waiting;
 pub mod worker;
 
 pub mod aws;

@@ -6,7 +6,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+use crate::waiting::Waiting;
 
 use crate::invoker::RESULT_LIMIT_BYTES;
 
@@ -24,11 +26,13 @@ const STEP: usize = 1024;
 #[derive(Debug)]
 pub struct Memory {
     free: Semaphore,
-    total: usize,
+    total: AtomicUsize,
     /// What was taken although there was nothing left: a result that has come is there, whether
     /// there is room for it or not. What is given back pays this first.
     debt: Mutex<usize>,
     waits: AtomicU64,
+    waiting: AtomicUsize,
+    resized: Notify,
 }
 
 /// What one task has of it. Dropping it gives it back.
@@ -41,31 +45,75 @@ pub struct Share<'a> {
 impl Memory {
     /// Room for so many bytes, or for one task if that is more.
     pub fn new(bytes: usize) -> Self {
-        let total = bytes.max(LEAST_BYTES).div_ceil(STEP).min(Semaphore::MAX_PERMITS);
+        let total = steps(bytes);
         let free = Semaphore::new(total);
-        Memory { free, total, debt: Mutex::default(), waits: AtomicU64::default() }
+        Memory {
+            free,
+            total: total.into(),
+            debt: Mutex::default(),
+            waits: AtomicU64::default(),
+            waiting: AtomicUsize::default(),
+            resized: Notify::new(),
+        }
+    }
+
+    /// Room for so many bytes from now on. What is taken beyond that is given back in time.
+    pub fn resize(&self, bytes: usize) {
+        let total = steps(bytes);
+        let before = self.total.swap(total, Ordering::Relaxed);
+        match total.checked_sub(before) {
+            Some(more) => self.give_back(more),
+            None => self.take(before - total),
+        }
+        self.resized.notify_waiters();
+    }
+
+    /// Room in all, in bytes.
+    pub fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed) * STEP
+    }
+
+    /// Whether a task waits for room.
+    pub fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Waits until there is room for so many bytes.
     pub async fn share(&self, bytes: usize) -> Share<'_> {
-        let steps = bytes.div_ceil(STEP).min(self.total);
-        let permits = u32::try_from(steps).unwrap_or(u32::MAX);
-        let taken = match self.free.try_acquire_many(permits) {
-            Ok(taken) => taken,
-            Err(_) => {
-                self.waits.fetch_add(1, Ordering::Relaxed);
-                let taken = self.free.acquire_many(permits).await;
-                taken.expect("the semaphore is never closed")
+        if let Ok(taken) = self.free.try_acquire_many(self.permits(bytes)) {
+            return self.taken_as(taken);
+        }
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting::new(&self.waiting);
+        loop {
+            let resized = self.resized.notified();
+            tokio::select! {
+                biased;
+                taken = self.free.acquire_many(self.permits(bytes)) => {
+                    return self.taken_as(taken.expect("the semaphore is never closed"));
+                }
+                // There may be less in all than was waited for.
+                () = resized => {}
             }
-        };
-        taken.forget();
-        Share { memory: self, steps: permits as usize }
+        }
+    }
+
+    fn permits(&self, bytes: usize) -> u32 {
+        let steps = bytes.div_ceil(STEP).min(self.total.load(Ordering::Relaxed));
+        u32::try_from(steps).unwrap_or(u32::MAX)
+    }
+
+    fn taken_as(&self, permits: SemaphorePermit<'_>) -> Share<'_> {
+        let steps = permits.num_permits();
+        permits.forget();
+        Share { memory: self, steps }
     }
 
     /// Bytes that are taken.
     pub fn taken(&self) -> usize {
         let debt = *self.debt.lock().expect("nothing panics while holding this lock");
-        (self.total - self.free.available_permits().min(self.total) + debt) * STEP
+        let total = self.total.load(Ordering::Relaxed);
+        (total + debt).saturating_sub(self.free.available_permits()) * STEP
     }
 
     /// How often a task had to wait for room.
@@ -84,6 +132,11 @@ impl Memory {
         *debt -= paid;
         self.free.add_permits(steps - paid);
     }
+}
+
+/// As many steps as so many bytes take, and enough for one task.
+fn steps(bytes: usize) -> usize {
+    bytes.max(LEAST_BYTES).div_ceil(STEP).min(Semaphore::MAX_PERMITS)
 }
 
 impl Share<'_> {
@@ -165,6 +218,39 @@ mod tests {
         drop((large, other));
         assert_eq!(memory.taken(), 0);
         assert!(!is_full(&memory).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_that_is_taken_away_is_given_back_in_time_and_more_room_is_there_at_once() {
+        let memory = Memory::new(10 * LEAST_BYTES);
+        let mut taken = Vec::new();
+        for _ in 0..10 {
+            taken.push(memory.share(LEAST_BYTES).await);
+        }
+        memory.resize(2 * LEAST_BYTES);
+        assert!(is_full(&memory).await);
+        taken.truncate(2);
+        assert!(is_full(&memory).await, "two are as many as fit now");
+        taken.truncate(1);
+        assert!(!is_full(&memory).await);
+        memory.resize(3 * LEAST_BYTES);
+        taken.push(memory.share(LEAST_BYTES).await);
+        taken.push(memory.share(LEAST_BYTES).await);
+        assert!(is_full(&memory).await);
+        drop(taken);
+        assert_eq!(memory.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_more_than_there_will_ever_be_gets_what_there_is() {
+        let memory = Memory::new(10 * LEAST_BYTES);
+        let first = memory.share(LEAST_BYTES).await;
+        let (second, ()) = tokio::join!(memory.share(10 * LEAST_BYTES), async {
+            memory.resize(LEAST_BYTES);
+            drop(first);
+        });
+        assert_eq!(memory.taken(), LEAST_BYTES);
+        drop(second);
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ pub struct Queue {
     /// Its name: what an item's `queue` says, before any `#`.
     pub name: String,
     /// The function its tasks are run by.
-    pub function: Function,
+    pub function: Arc<Function>,
     /// When and how often they are tried.
     pub policy: Policy,
     /// How much longer than the function's timeout a lease is.

@@ -149,6 +149,16 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    /// Whether the table, or the account, had no capacity left for the call
+    /// (docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html).
+    pub fn is_throttle(&self) -> bool {
+        let code = self.code.as_str();
+        code.contains("Throttl")
+            || ["ProvisionedThroughputExceededException", "RequestLimitExceeded"].contains(&code)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.operation, self.code, self.message)

@@ -9,10 +9,10 @@ use std::os::fd::AsFd as _;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 use line::Form;
 pub use writer::Lines;
@@ -37,6 +37,18 @@ pub enum Output {
     Stderr,
 }
 
+/// Which lines there are; it may change while there are some.
+#[derive(Clone, Debug)]
+pub struct Levels(reload::Handle<Targets, Registry>);
+
+impl Levels {
+    /// Lines of these levels from now on.
+    pub fn set(&self, levels: Targets) {
+        // Where the log has ended there are no lines of any level.
+        self.0.reload(levels).ok();
+    }
+}
+
 /// Bytes of the log that may wait unless something else is said.
 pub const BUFFER: usize = 1_000_000;
 
@@ -52,7 +64,7 @@ pub fn start(
     output: Output,
     worker: &str,
     buffer: usize,
-) -> io::Result<Lines> {
+) -> io::Result<(Lines, Levels)> {
     // Without the buffer that the standard library puts before it.
     let (out, is_terminal) = match output {
         Output::Stdout => (stdout().as_fd().try_clone_to_owned()?, stdout().is_terminal()),
@@ -71,12 +83,13 @@ pub fn start(
         let is_quiet = level <= Level::WARN && !target.starts_with("dynoxide");
         target.starts_with("burstd") || is_quiet
     });
+    let (levels, handle) = reload::Layer::new(levels);
     let layer = tracing_subscriber::fmt::layer()
         .event_format(form)
         .with_writer(writer)
         .with_filter(levels.and(ours));
     tracing_subscriber::registry().with(layer).try_init().map_err(io::Error::other)?;
-    Ok(lines)
+    Ok((lines, Levels(handle)))
 }
 
 /// Reads `info`, or `info,burstd::worker=debug`.

@@ -4,6 +4,7 @@
 
 mod log;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -50,6 +51,8 @@ pub struct Worker<S, I> {
     pub shutdown: Shutdown,
     /// Whether the table is in trouble.
     pub store_trouble: Episode,
+    /// How often it had no capacity left.
+    pub store_throttles: AtomicU64,
 }
 
 /// What came of a candidate.
@@ -89,6 +92,13 @@ pub struct Attempted {
 }
 
 impl Attempted {
+    /// How long the task could have been claimed before it was. `due = 0` says "at once" and not
+    /// since when, so there is nothing to tell.
+    pub fn queue_wait(&self) -> Option<Duration> {
+        let due = self.claim.task.due;
+        (due > Timestamp::default()).then(|| self.claim.started_at.since(due))
+    }
+
     /// The attempt before this one, when its worker never wrote how it ended and this claim does.
     /// A claim that is given back writes nothing of it, so the next one will.
     pub fn rescued(&self) -> Option<u32> {
@@ -361,9 +371,17 @@ impl<S: Store, I: Invoker> Worker<S, I> {
 
     /// Notes that the table did not; the first time in an episode it is said.
     pub(crate) fn store_fails(&self, error: &StoreError) {
+        if error.fault().is_throttle() {
+            self.store_throttles.fetch_add(1, Ordering::Relaxed);
+        }
         if self.store_trouble.fault() {
             log::table_fails(error);
         }
+    }
+
+    /// How often the table had no capacity left.
+    pub(crate) fn store_throttles(&self) -> u64 {
+        self.store_throttles.load(Ordering::Relaxed)
     }
 }
 

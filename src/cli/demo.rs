@@ -61,7 +61,7 @@ impl Demo {
     pub(super) fn run(self) -> Result<(), Exit> {
         let name = daemon::worker_name();
         let levels = telemetry::levels("error").map_err(Exit::software)?;
-        let lines = telemetry::start(Format::Text, levels, Output::Stderr, &name, BUFFER)
+        let (lines, _) = telemetry::start(Format::Text, levels, Output::Stderr, &name, BUFFER)
             .map_err(Exit::os)?;
         self.check_descriptors()?;
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -91,7 +91,7 @@ impl Demo {
         let producer = table.producer().await?;
         let began = Instant::now();
         let mut running = JoinSet::new();
-        running.spawn(daemon.run());
+        running.spawn(daemon.run(None));
         self.insert(&producer).await?;
         let elapsed = tokio::select! {
             biased;

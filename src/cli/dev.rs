@@ -40,7 +40,7 @@ impl Dev {
         let levels = telemetry::levels(&self.log_level)
             .map_err(|error| Exit::usage(format!("--log-level {}: {error}", self.log_level)))?;
         let name = daemon::worker_name();
-        let lines = telemetry::start(Format::Text, levels, Output::Stdout, &name, BUFFER)
+        let (lines, _) = telemetry::start(Format::Text, levels, Output::Stdout, &name, BUFFER)
             .map_err(Exit::os)?;
         let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
         descriptors::raise();
@@ -85,7 +85,7 @@ impl Dev {
             return Ok(());
         };
         self.greet(&dynamodb.url(), &lambda.url());
-        daemon.run().await;
+        daemon.run(None).await;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The configuration: read from a TOML file, checked as a whole, and valid from then on.
 
+mod changes;
 mod file;
 mod reader;
 
@@ -14,6 +15,7 @@ use crate::governor::Caps;
 use crate::retry::Policy;
 use crate::telemetry::Format;
 
+pub use changes::Changes;
 pub use reader::Problem;
 
 /// A valid configuration.

@@ -4,7 +4,8 @@
 //! Memory only saves writes; the claim's condition decides. It is therefore bounded, and what is
 //! forgotten costs one refused claim.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ pub(super) struct Known {
     running: BTreeSet<TaskId>,
     until: BTreeMap<TaskId, Instant>,
     order: BTreeSet<(Instant, TaskId)>,
+    /// When tasks are to be tried again that failed here.
+    retries: BinaryHeap<Reverse<Instant>>,
 }
 
 impl Known {
@@ -42,6 +45,21 @@ impl Known {
         while self.order.len() > LIMIT {
             self.forget_first();
         }
+    }
+
+    /// A task is to be tried again at this moment.
+    pub(super) fn tried_again(&mut self, at: Instant) {
+        if self.retries.len() < LIMIT {
+            self.retries.push(Reverse(at));
+        }
+    }
+
+    /// How many tasks wait to be tried again.
+    pub(super) fn waiting_to_retry(&mut self, now: Instant) -> usize {
+        while self.retries.peek().is_some_and(|Reverse(at)| *at <= now) {
+            self.retries.pop();
+        }
+        self.retries.len()
     }
 
     /// Whether claiming the task is of no use.
@@ -98,6 +116,17 @@ mod tests {
         known.ended(id.clone(), Some(now + seconds(1_000_000)));
         assert!(!known.is_taken(&id, now + LONGEST + seconds(1)));
         assert_eq!(known.len(), 1);
+    }
+
+    #[test]
+    fn a_task_waits_to_be_tried_again_until_its_moment_has_come() {
+        let (mut known, now) = (Known::default(), Instant::now());
+        for wait in [3, 1, 1, 2] {
+            known.tried_again(now + seconds(wait));
+        }
+        for (after, left) in [(0, 4), (1, 2), (2, 1), (3, 0)] {
+            assert_eq!(known.waiting_to_retry(now + seconds(after)), left);
+        }
     }
 
     #[test]

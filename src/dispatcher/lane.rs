@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::governor::Governor;
 use crate::queue::Queue;
 use crate::retry::Backoff;
-use crate::store::{Cursor, Page};
+use crate::store::{Candidate, Cursor, Page};
 use crate::task::TaskId;
 
 /// A pass over a shard's index that has found something and is older than this begins again at
@@ -21,6 +21,9 @@ const LONGEST_PASS: Duration = Duration::from_secs(5);
 /// The wait after a pass grows with its pages, up to this many, so that an index full of running
 /// tasks costs no more to poll than a short one.
 const MOST_PAGES: u32 = 20;
+
+/// So long a queue that has no free slot is not looked at.
+const OUT_OF_SIGHT: Duration = Duration::from_secs(10);
 
 /// Between two probes of a function that runs no task.
 const PROBE_BACKOFF: Backoff =
@@ -49,21 +52,32 @@ impl Load {
     }
 }
 
-/// A lane for each queue, and the load of each function.
-pub(super) fn lanes(queues: Vec<Queue>, pace: Pace, now: Instant) -> (Vec<Lane>, Vec<Load>) {
-    let mut loads: Vec<Load> = Vec::new();
-    let mut load_of = |governor: &Arc<Governor>| {
-        let known = loads.iter().position(|load| Arc::ptr_eq(&load.governor, governor));
-        known.unwrap_or_else(|| {
-            loads.push(Load { governor: governor.clone(), in_flight: 0 });
-            loads.len() - 1
-        })
-    };
-    let lanes = queues.into_iter().map(|queue| {
-        let load = load_of(&queue.function.governor);
-        Lane::new(queue, load, pace, now)
-    });
-    (lanes.collect(), loads)
+/// Makes the lanes those of `queues`. A queue that is no longer served keeps its lane, because
+/// tasks of it may be in flight; it is closed.
+pub(super) fn arrange(
+    lanes: &mut Vec<Lane>,
+    loads: &mut Vec<Load>,
+    queues: Vec<Queue>,
+    pace: Pace,
+    now: Instant,
+) {
+    lanes.iter_mut().for_each(Lane::close);
+    for queue in queues {
+        let load = load_of(loads, &queue.function.governor);
+        let lane = Lane::new(queue, load, pace, now);
+        match lanes.iter_mut().find(|known| known.queue.name == lane.queue.name) {
+            Some(known) => known.reopen(lane),
+            None => lanes.push(lane),
+        }
+    }
+}
+
+fn load_of(loads: &mut Vec<Load>, governor: &Arc<Governor>) -> usize {
+    let known = loads.iter().position(|load| Arc::ptr_eq(&load.governor, governor));
+    known.unwrap_or_else(|| {
+        loads.push(Load { governor: governor.clone(), in_flight: 0 });
+        loads.len() - 1
+    })
 }
 
 #[derive(Debug)]
@@ -74,6 +88,7 @@ pub(super) struct Lane {
     pub(super) in_flight: usize,
     pub(super) shards: Vec<Shard>,
     pause: Option<Pause>,
+    is_closed: bool,
 }
 
 /// The function is broken: nothing starts before `until`, then one task at a time.
@@ -86,12 +101,31 @@ struct Pause {
 impl Lane {
     fn new(queue: Queue, load: usize, pace: Pace, now: Instant) -> Self {
         let shards = queue.shards.iter().map(|name| Shard::new(name.clone(), pace, now)).collect();
-        Lane { queue: Arc::new(queue), load, in_flight: 0, shards, pause: None }
+        let queue = Arc::new(queue);
+        Lane { queue, load, in_flight: 0, shards, pause: None, is_closed: false }
+    }
+
+    /// The queue is no longer served.
+    fn close(&mut self) {
+        self.is_closed = true;
+        self.shards.clear();
+    }
+
+    /// The queue is served in another way from now on. A function that is broken stays so.
+    fn reopen(&mut self, new: Lane) {
+        let pause = self.pause.take().filter(|_| self.load == new.load);
+        *self = Lane { in_flight: self.in_flight, pause, ..new };
+    }
+
+    /// Whether the queue is served.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_closed
     }
 
     /// How many more tasks may start.
     pub(super) fn free(&self, now: Instant) -> usize {
         let most = match &self.pause {
+            _ if self.is_closed => 0,
             None => self.queue.max_in_flight,
             Some(pause) if pause.until > now => 0,
             Some(_) => 1,
@@ -119,7 +153,8 @@ impl Lane {
 
     /// When a paused queue is to be looked at again.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.pause.as_ref().map(|pause| pause.until).filter(|until| *until > now)
+        let pause = self.pause.as_ref().filter(|_| self.is_open());
+        pause.map(|pause| pause.until).filter(|until| *until > now)
     }
 
     /// When the index is to be asked next.
@@ -136,15 +171,20 @@ impl Lane {
     /// The next candidate, from the shards in turn.
     pub(super) fn next_candidate(&mut self) -> Option<TaskId> {
         let fullest = self.shards.iter_mut().max_by_key(|shard| shard.ready.len())?;
-        fullest.ready.pop_front()
+        fullest.ready.pop_front().map(|candidate| candidate.id)
+    }
+
+    /// Candidates that were read and not yet tried.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.shards.iter().flat_map(|shard| &shard.ready)
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) name: String,
-    /// Candidates that were read and not yet tried: names only.
-    pub(super) ready: VecDeque<TaskId>,
+    /// Candidates that were read and not yet tried.
+    pub(super) ready: VecDeque<Candidate>,
     /// Where the pass under way goes on.
     pub(super) cursor: Option<Cursor>,
     pub(super) polling: bool,
@@ -188,6 +228,12 @@ impl Shard {
         !self.polling && self.ready.is_empty()
     }
 
+    /// Whether the index should be asked although there is no free slot: somebody wants to know
+    /// what waits.
+    pub(super) fn is_out_of_sight(&self, now: Instant) -> bool {
+        self.wants_poll() && now >= self.pass.began + OUT_OF_SIGHT
+    }
+
     /// A poll is sent.
     pub(super) fn poll_sent(&mut self, now: Instant) {
         self.polling = true;
@@ -202,7 +248,7 @@ impl Shard {
     pub(super) fn page_came(
         &mut self,
         page: Page,
-        ready: Vec<TaskId>,
+        ready: Vec<Candidate>,
         now: Instant,
         rng: &mut StdRng,
     ) {

@@ -6,12 +6,10 @@ use tracing::{debug, error, info, warn};
 
 use super::Limits;
 use crate::claim::Standing;
-use crate::counts::Counts;
 use crate::invoker::TaskResult;
-use crate::memory::Memory;
 use crate::queue::Queue;
 use crate::retry::{Verdict, max_attempts};
-use crate::store::{Consumed, Fault, Write};
+use crate::store::{Fault, Write};
 use crate::task::{TaskId, Timestamp};
 use crate::worker::Attempted;
 
@@ -36,7 +34,7 @@ macro_rules! attempt_line {
             task_id = %claim.id(),
             attempt = claim.task.attempt,
             outcome,
-            queue_ms = queue_wait(claim.task.due, claim.started_at),
+            queue_ms = $attempted.queue_wait().map(millis),
             claim_ms = millis($attempted.claim_took),
             invoke_ms = millis($attempted.invoke_took),
             write_ms = millis($attempted.write_took),
@@ -198,43 +196,7 @@ pub(super) fn still_draining(in_flight: usize, waited: Duration) {
     info!(event = "daemon.drain_progress", in_flight, waited_s, "still waiting");
 }
 
-/// What was done between two summaries.
-pub(super) fn summary(
-    before: &Counts,
-    now: &Counts,
-    limits: Limits,
-    memory: &Memory,
-    consumed: Consumed,
-) {
-    info!(
-        event = "stats.summary",
-        claimed = now.claimed - before.claimed,
-        succeeded = now.succeeded - before.succeeded,
-        failed = now.failed - before.failed,
-        retried = now.retried - before.retried,
-        unknown = now.unknown - before.unknown,
-        released = now.released - before.released,
-        rejected = now.invalid - before.invalid,
-        rescued = now.rescued - before.rescued,
-        refused = now.refused - before.refused,
-        claims_lost = now.lost - before.lost,
-        in_flight = now.in_flight,
-        slots_free = (limits.max_in_flight as u64).saturating_sub(now.in_flight),
-        bytes_in_flight = memory.taken(),
-        memory_waits_total = memory.waits(),
-        read_units_total = consumed.read_milli as f64 / 1e3,
-        write_units_total = consumed.write_milli as f64 / 1e3,
-        "summary"
-    );
-}
-
-/// How long the task could have been claimed before it was. `due = 0` says "at once" and not
-/// since when, so there is nothing to tell.
-fn queue_wait(due: Timestamp, claimed: Timestamp) -> Option<f64> {
-    (due > Timestamp::default()).then(|| millis(claimed.since(due)))
-}
-
 /// Milliseconds with the fraction a reader can use.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e4).round() / 10.0
 }

@@ -13,7 +13,10 @@ use crate::worker::Worker;
 
 /// Whether claims pause, and since when.
 #[derive(Debug, Default)]
-pub(super) struct Pause(Episode);
+pub(super) struct Pause {
+    episode: Episode,
+    reason: Option<&'static str>,
+}
 
 enum Why {
     /// The time may be wrong by so much.
@@ -26,7 +29,7 @@ impl Pause {
     /// index is asked again: the answer says how late it is. True when nothing at all may be
     /// claimed.
     pub(super) fn look<S: Store, I: Invoker>(
-        &self,
+        &mut self,
         worker: &Worker<S, I>,
         lanes: &mut [Lane],
     ) -> bool {
@@ -38,13 +41,22 @@ impl Pause {
                 why = Some(Why::Clock(worker.clock.doubt()));
             }
         }
+        self.reason = why.as_ref().map(|why| match why {
+            Why::Log => "paused: nobody reads the log",
+            Why::Clock(_) => "paused: the time is not known",
+        });
         self.say(why);
         is_for_all
     }
 
+    /// What the last look found, in words.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        self.reason
+    }
+
     fn say(&self, why: Option<Why>) {
         match why {
-            Some(why) if self.0.fault() => match why {
+            Some(why) if self.episode.fault() => match why {
                 Why::Clock(doubt) => warn!(
                     event = "claims.paused",
                     reason = "clock",
@@ -59,7 +71,7 @@ impl Pause {
             },
             Some(_) => {}
             None => {
-                if let Some(over) = self.0.success() {
+                if let Some(over) = self.episode.success() {
                     let episode_s = over.lasted.as_secs_f64();
                     info!(event = "claims.resumed", episode_s, "claims go on");
                 }

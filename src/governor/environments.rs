@@ -34,6 +34,12 @@ impl Environments {
         }
     }
 
+    /// At most so many new ones in 10 s from now on.
+    pub(super) fn set_ramp(&mut self, per_10_s: u32, now: Instant) {
+        let capacity = f64::from(per_10_s);
+        self.new.set(capacity / 10.0 * CAUTION, capacity, now);
+    }
+
     /// When one is to be had; nothing when one is now.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Instant> {
         self.let_go(now);

@@ -71,10 +71,11 @@ pub(super) struct State {
     shut_out: u32,
     /// Calls that ran and ended lately: when, and when they had started.
     ended: VecDeque<(Instant, Instant)>,
-    /// Lambda tells that no concurrency is reserved for it.
-    reserved_is_0: bool,
+    /// What Lambda tells.
+    known: Option<Concurrency>,
     off_until: Option<Instant>,
     told: Option<(Instant, Option<usize>)>,
+    throttles: u64,
 }
 
 impl State {
@@ -84,18 +85,35 @@ impl State {
             running: 0,
             window: Window::new(caps.max_concurrency),
             environments: Environments::new(caps.ramp),
-            pace: caps.start_rate.map_or_else(Bucket::unlimited, |per_second| {
-                Bucket::new(per_second, (per_second / 100.0).max(1.0))
-            }),
+            pace: pace(caps),
             rate: Rate::unlimited(),
             bursts: Bursts::default(),
             closed_until: None,
             shut_out: 0,
             ended: VecDeque::new(),
-            reserved_is_0: false,
+            known: None,
             off_until: None,
             told: None,
+            throttles: 0,
         }
+    }
+
+    /// The operator allows something else from now on. What was learnt stays.
+    pub(super) fn set_caps(&mut self, caps: Caps, now: Instant) {
+        if caps.ramp != self.caps.ramp {
+            self.environments.set_ramp(caps.ramp, now);
+        }
+        if caps.start_rate != self.caps.start_rate {
+            self.pace = pace(caps);
+        }
+        self.caps = caps;
+        self.window.set_most(self.most());
+    }
+
+    /// How many may run at once by the operator's wish and by what Lambda tells.
+    fn most(&self) -> Option<usize> {
+        let known = self.known.map(|known| known.units() as usize);
+        [self.caps.max_concurrency, known].into_iter().flatten().min()
     }
 
     /// Takes a place, if there is one.
@@ -151,6 +169,7 @@ impl State {
         now: Instant,
     ) -> Option<Change> {
         self.running -= 1;
+        self.throttles += 1;
         self.bursts.throttled();
         self.environments.refused(start.in_new_environment, now);
         let before = self.window.size();
@@ -205,17 +224,16 @@ impl State {
 
     /// Whether no task of the function can run until somebody changes its settings.
     pub(super) fn is_off(&self, now: Instant) -> bool {
-        self.reserved_is_0 || self.off_until.is_some_and(|until| until > now)
+        self.known == Some(Concurrency::Reserved(0))
+            || self.off_until.is_some_and(|until| until > now)
     }
 
     /// Lambda tells how much concurrency the function has.
     pub(super) fn told(&mut self, concurrency: Concurrency, now: Instant) -> Option<Change> {
         let before = self.window.size();
-        let (Concurrency::Reserved(most) | Concurrency::Shared(most)) = concurrency;
-        self.reserved_is_0 = concurrency == Concurrency::Reserved(0);
-        let cap = self.caps.max_concurrency.unwrap_or(usize::MAX);
-        self.window.set_most(Some(cap.min(most as usize)));
-        self.rate.set_ceiling((f64::from(most) * RATE_OF_ONE).max(1.0), now);
+        self.known = Some(concurrency);
+        self.window.set_most(self.most());
+        self.rate.set_ceiling((f64::from(concurrency.units()) * RATE_OF_ONE).max(1.0), now);
         if before == self.window.size() {
             return None;
         }
@@ -227,7 +245,7 @@ impl State {
     /// and a few to take the next free places. Nothing when there is no limit.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     pub(super) fn capacity(&mut self, now: Instant) -> Option<usize> {
-        if self.reserved_is_0 {
+        if self.known == Some(Concurrency::Reserved(0)) {
             return Some(0);
         }
         if self.shut_out > 0 {
@@ -244,6 +262,30 @@ impl State {
         let soon = free.min(soon.max(1.0) as usize);
         let spare = (size.unwrap_or(self.running) / 4).max(10);
         Some(self.running.saturating_add(soon).saturating_add(spare))
+    }
+
+    /// Which limit keeps another task from starting, and how many it lets be in flight.
+    pub(super) fn bound(&mut self, now: Instant) -> Option<(&'static str, Option<usize>)> {
+        let size = self.window.size();
+        match self.may_start(now).err()? {
+            Wait::Off => Some((Concurrency::Reserved(0).why(), Some(0))),
+            Wait::Full if size == self.caps.max_concurrency => Some(("max_concurrency", size)),
+            Wait::Full => {
+                let known = self.known.filter(|known| size == Some(known.units() as usize));
+                Some((known.map_or("throttles", Concurrency::why), size))
+            }
+            Wait::Until(_) if self.closed_until.is_some_and(|until| until > now) => {
+                Some(("throttles", size))
+            }
+            Wait::Until(_) if self.environments.wait(now).is_some() => Some(("ramp", size)),
+            Wait::Until(_) if self.pace.wait(now).is_some() => Some(("start_rate", size)),
+            Wait::Until(_) => Some((Limit::FunctionRate.why(), size)),
+        }
+    }
+
+    /// Throttles so far.
+    pub(super) fn throttles(&self) -> u64 {
+        self.throttles
     }
 
     /// What time has brought: a window that has opened, a burst that is over.
@@ -290,6 +332,12 @@ impl State {
         let to = self.rate.per_second() as usize;
         Some(Change { from: None, to, unit: Unit::StartsPerSecond, why })
     }
+}
+
+/// The operator's pace, evenly spread.
+fn pace(caps: Caps) -> Bucket {
+    let Some(per_second) = caps.start_rate else { return Bucket::unlimited() };
+    Bucket::new(per_second, (per_second / 100.0).max(1.0))
 }
 
 #[cfg(test)]

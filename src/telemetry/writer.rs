@@ -38,6 +38,15 @@ pub struct Lines {
     queue: Arc<Queue>,
 }
 
+/// The writing thread's end, which only a panic brings.
+struct End(Backlog);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.break_off();
+    }
+}
+
 #[derive(Debug)]
 struct Queue {
     state: Mutex<State>,
@@ -84,7 +93,10 @@ pub(super) fn start(out: File, bytes: usize) -> io::Result<(Writer, Lines)> {
     let (state, changed) = (Mutex::default(), Condvar::new());
     let queue = Arc::new(Queue { state, changed, backlog: Backlog::default(), limits });
     let writing = queue.clone();
-    thread::Builder::new().name("log".to_owned()).spawn(move || writing.write(out))?;
+    thread::Builder::new().name("log".to_owned()).spawn(move || {
+        let _end = End(writing.backlog.clone());
+        writing.write(out);
+    })?;
     Ok((Writer(queue.clone()), Lines { queue }))
 }
 
@@ -113,6 +125,7 @@ impl Queue {
         let mut state = self.lock();
         if state.bytes() > limit {
             state.omit(1);
+            self.backlog.drop_lines(1);
             return;
         }
         let was_empty = state.waiting.is_empty();
@@ -146,6 +159,7 @@ impl Queue {
                             complain(failure.err());
                         }
                         self.lock().omit(count(left));
+                        self.backlog.drop_lines(count(left));
                         left.len()
                     }
                 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use burstd::backlog::Backlog;
 use burstd::clock::Clock;
-use burstd::dispatcher::{Dispatcher, Limits, Pace};
+use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan};
 use burstd::episode::Episode;
 use burstd::invoker::Reason;
 use burstd::local::lambda::{Answer, Call};
@@ -171,6 +171,7 @@ impl Jumper {
             memory: Memory::new(0),
             shutdown: Shutdown::new(),
             store_trouble: Episode::default(),
+            store_throttles: AtomicU64::default(),
         });
         lock(&world).insert("t", BEGINNING);
         Jumper { world, clock, ahead, worker }
@@ -216,7 +217,8 @@ async fn nothing_is_claimed_until_aws_has_told_the_time_to_a_machine_whose_clock
     let drain = Duration::from_secs(30);
     let limits = Limits { max_in_flight: 9, max_bytes_in_flight: 0, pace, drain };
     let rng = StdRng::seed_from_u64(1);
-    let dispatcher = Dispatcher::new(jumper.worker.clone(), vec![queue()], limits, rng);
+    let plan = Plan { queues: vec![queue()], limits };
+    let dispatcher = Dispatcher::new(jumper.worker.clone(), plan, rng);
     let claims = || {
         let world = lock(&jumper.world);
         world.trace.iter().filter(|line| line.contains("claimed")).count()

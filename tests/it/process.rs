@@ -1,6 +1,5 @@
 //! The real program: signals, crashes, exit codes, and what the service manager is told.
 
-use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use burstd::local::lambda::{Answer, Call};
@@ -133,31 +132,6 @@ async fn a_second_daemon_takes_over_a_killed_one_s_tasks_when_their_leases_end()
     let id = rescued["task_id"].as_str().expect("it is named");
     let item = world.item(id).await.expect("it is there");
     assert_eq!(text(&item, "worker"), survivor_name);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_service_manager_is_told_when_it_is_ready_and_when_it_stops() {
-    let world = World::echoing().await;
-    let program = Program::in_world(&world, &config());
-    let directory = tempfile::TempDir::new().expect("a directory");
-    let path = directory.path().join("notify");
-    let socket = UnixDatagram::bind(&path).expect("a socket");
-    socket.set_nonblocking(true).expect("it can be");
-    let told = async || {
-        eventually("the service manager is told", async || {
-            let mut buffer = [0; 4096];
-            let length = socket.recv(&mut buffer).map_err(|error| error.to_string())?;
-            Ok::<_, String>(String::from_utf8_lossy(&buffer[..length]).into_owned())
-        })
-        .await
-    };
-    let mut run = command(&["run", "--config"]);
-    run.arg(program.config()).env("NOTIFY_SOCKET", &path);
-    let mut daemon = Process::start(run);
-    assert!(told().await.contains("READY=1"));
-    daemon.signal(Signal::TERM);
-    assert!(told().await.contains("STOPPING=1"));
-    assert!(daemon.ended().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

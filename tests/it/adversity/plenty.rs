@@ -97,23 +97,44 @@ async fn ten_daemons_race_for_the_same_tasks_and_each_runs_once_without_a_loud_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_few_file_descriptors_are_allowed_no_more_run_than_they_are_enough_for() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    world.put_many(100, "1").await;
+    let program = Program::in_world(&world, &patient());
+    let daemon = program.start_with_descriptors(120);
+    // DynamoDB's connections take descriptors, too.
+    eventually("nearly as many run", async || match world.lambda.running().now {
+        50.. => Ok(()),
+        now => Err(now),
+    })
+    .await;
+    let line = daemon.line_with("\"event\":\"daemon.limits\"").await;
+    assert!(line.contains("\"key\":\"max_in_flight\",\"from\":1000,\"to\":60"), "{line}");
+    gate.add_permits(1);
+    world.until_all(100, "SUCCEEDED").await;
+    let most = world.lambda.running().peak;
+    assert!(most <= 60, "{most} at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_file_descriptors_tasks_wait_and_the_log_says_what_is_short() {
     let world = World::with(async |call: Call| {
         sleep(Duration::from_millis(50)).await;
         Answer::Returned(call.payload)
     })
     .await;
-    world.put_many(200, "1").await;
     let program = Program::in_world(&world, &patient());
-    let mut daemon = program.start_with_descriptors(60);
+    let mut daemon = program.start();
+    daemon.line_with("daemon.ready").await;
+    daemon.limit_descriptors(60);
+    world.put_many(200, "1").await;
     world.until_all(200, "SUCCEEDED").await;
     for (id, item) in world.items().await {
         assert_eq!(outcomes(&item), ["1 succeeded"], "{id}");
     }
     assert_eq!(world.calls.count(), 200);
     assert_eq!(daemon.try_ended(), None, "it stays");
-    daemon.line_with("\"event\":\"daemon.limits\"").await;
-    let line = daemon.line_with("\"event\":\"lambda.unavailable\"").await;
+    let line = daemon.line_with(".unavailable\"").await;
     assert!(line.contains("Too many open files (os error 24)"), "{line}");
     // It comes and goes with every call, and is not told each time.
     let said = ["lambda.unavailable", "store.unavailable"].map(|event| daemon.told(event));

@@ -1,12 +1,14 @@
 //! The lives of workers, of the people beside them, and of the world from its beginning to the
 //! last task's end; and what is checked then.
 
+use std::future::pending;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burstd::backlog::Backlog;
 use burstd::clock::Clock;
-use burstd::dispatcher::{Dispatcher, Limits, Pace};
+use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan, Plans};
 use burstd::episode::Episode;
 use burstd::governor::{CallerRate, Caps, Governor};
 use burstd::memory::{LEAST_BYTES, Memory};
@@ -124,7 +126,7 @@ pub fn queue() -> Queue {
     let (base, max) = (Duration::from_millis(200), Duration::from_secs(5));
     Queue {
         name: "work".to_owned(),
-        function: Function::new("f", TIMEOUT, governor),
+        function: Arc::new(Function::new("f", TIMEOUT, governor)),
         policy: Policy {
             max_attempts: MAX_ATTEMPTS,
             backoff: Backoff { base, max },
@@ -158,11 +160,22 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
             memory: Memory::new(MEMORY),
             shutdown: shutdown.clone(),
             store_trouble: Episode::default(),
+            store_throttles: AtomicU64::default(),
         });
         let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
         let limits = Limits { max_in_flight, max_bytes_in_flight: MEMORY, pace, drain: DRAIN };
         let seed = StdRng::seed_from_u64(rng.random());
-        let run = Dispatcher::new(worker, vec![queue()], limits, seed).run();
+        let plan = Plan { queues: vec![queue()], limits };
+        let dispatcher = Dispatcher::new(worker, plan, seed);
+        let calm = lock(&world).calm_from;
+        let reloads = reload(dispatcher.plans(), limits, calm, StdRng::seed_from_u64(rng.random()));
+        let run = async {
+            tokio::select! {
+                biased;
+                counts = dispatcher.run() => counts,
+                () = reloads => unreachable!("it never ends"),
+            }
+        };
         lock(&world).note(format_args!("{name} starts"));
         let lasts = Duration::from_millis(rng.random_range(100..40_000));
         let calm = lock(&world).calm_from;
@@ -178,6 +191,20 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
         }
         sleep(Duration::from_millis(rng.random_range(0..5000))).await;
     }
+}
+
+/// Somebody who changes the configuration now and then: no queue at all for a while, then the
+/// queue again, at another pace. When all is calm the queue is served.
+async fn reload(plans: Plans, limits: Limits, calm: Instant, mut rng: StdRng) {
+    while Instant::now() < calm {
+        sleep(Duration::from_millis(rng.random_range(500..20_000))).await;
+        plans.send(Plan { queues: Vec::new(), limits });
+        sleep(Duration::from_millis(rng.random_range(0..5000))).await;
+        let min = Duration::from_millis(rng.random_range(50..500));
+        let limits = Limits { pace: Pace { min, ..limits.pace }, ..limits };
+        plans.send(Plan { queues: vec![queue()], limits });
+    }
+    pending::<()>().await;
 }
 
 /// Stops a worker, which must not take longer than it may.

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use burstd::usage;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::eventually;
+use super::manager::Manager;
 use super::world::World;
 
 /// burstd with a configuration of its own.
@@ -69,6 +70,19 @@ impl Program {
         Process::start(command)
     }
 
+    /// Starts the daemon under a service manager, which hears what this says beside the rest.
+    pub fn start_under(&self, manager: &Manager, environment: &[(&str, &str)]) -> Process {
+        let socket = manager.socket();
+        let socket = ("NOTIFY_SOCKET", socket.to_str().expect("its path is text"));
+        self.start_with(&[environment, &[socket]].concat())
+    }
+
+    /// Writes another configuration over the first.
+    pub fn rewrite(&self, change: impl FnOnce(&str) -> String) {
+        let before = std::fs::read_to_string(self.config()).expect("it is there");
+        std::fs::write(self.config(), change(&before)).expect("the file is written");
+    }
+
     /// Starts the daemon; it dies when a task's life reaches this point for so many times.
     pub fn start_and_die_at(&self, point: &str, times: u32) -> Process {
         self.start_with(&[("BURSTD_KILL_AT", &format!("{point}:{times}"))])
@@ -120,8 +134,18 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).expect("it can be signalled");
+    }
+
+    /// Allows it no more file descriptors than this.
+    pub fn limit_descriptors(&self, most: u64) {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(Some(self.id()), Resource::Nofile, limit).expect("it is ours");
+    }
+
+    fn id(&self) -> Pid {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(id.expect("it has an id"), signal).expect("it can be signalled");
+        id.expect("it has an id")
     }
 
     /// Memory that it took at most, in kilobytes.

@@ -185,7 +185,7 @@ impl World {
         let daemon = daemon.expect("the table can be used").expect("nobody has stopped it");
         let (counts, store) = (daemon.counts(), daemon.store().clone());
         let mut running = JoinSet::new();
-        running.spawn(daemon.run());
+        running.spawn(daemon.run(None));
         Running { shutdown, counts, store, running }
     }
 }

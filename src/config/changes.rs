@@ -1,0 +1,103 @@
+//! What is different in a configuration that was read again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Config;
+
+/// What is different.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What is in force at once, by the keys of the file.
+    pub changed: Vec<String>,
+    /// What a running daemon cannot change.
+    pub needs_restart: Vec<String>,
+}
+
+impl Config {
+    /// What is different in `new`.
+    pub fn changes(&self, new: &Config) -> Changes {
+        let named = |differs: bool, name: &str| differs.then(|| name.to_owned());
+        let (old_limits, limits) = (&self.limits, &new.limits);
+        let changed = [
+            named(old_limits.max_in_flight != limits.max_in_flight, "max_in_flight"),
+            named(
+                old_limits.max_bytes_in_flight != limits.max_bytes_in_flight,
+                "max_bytes_in_flight",
+            ),
+            named(old_limits.pace != limits.pace, "poll"),
+            named(old_limits.drain != limits.drain, "shutdown"),
+            named(self.log.level != new.log.level, "log.level"),
+        ];
+        let by_name = |config: &Config| -> BTreeMap<_, _> {
+            config.queues.iter().map(|queue| (queue.name.clone(), queue.clone())).collect()
+        };
+        let queues = compared("queues", &by_name(self), &by_name(new));
+        let functions = compared("functions", &self.functions, &new.functions);
+        let log = |config: &Config| (config.log.format, config.log.buffer);
+        let needs_restart = [
+            named(self.table != new.table, "table"),
+            named(self.aws != new.aws, "aws"),
+            named(log(self) != log(new), "log"),
+        ];
+        Changes {
+            changed: changed.into_iter().flatten().chain(queues).chain(functions).collect(),
+            needs_restart: needs_restart.into_iter().flatten().collect(),
+        }
+    }
+}
+
+fn compared<T: PartialEq>(
+    section: &str,
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+) -> Vec<String> {
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let differing = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    let said = differing.map(|name| match (old.get(name), new.get(name)) {
+        (None, _) => format!("{section}.{name} (new)"),
+        (_, None) => format!("{section}.{name} (gone)"),
+        _ => format!("{section}.{name}"),
+    });
+    said.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text).expect("it is valid")
+    }
+
+    #[test]
+    fn what_differs_is_named_by_its_key_and_what_needs_a_restart_apart() {
+        let old = config(
+            "table = \"t\"\n[queues.a]\nfunction = \"f\"\n[queues.b]\nfunction = \"f\"\n\
+             [log]\nbuffer = \"2MB\"\n",
+        );
+        let new = config(
+            "table = \"u\"\nmax_in_flight = 7\nmax_bytes_in_flight = \"9MB\"\n\
+             [queues.a]\nfunction = \"f\"\nmax_in_flight = 500\nmax_attempts = 2\n\
+             [queues.c]\nfunction = \"f\"\nmax_in_flight = 500\n[functions.f]\nramp = 5\n\
+             [poll]\nmax = \"1s\"\n[shutdown]\ndrain = \"1s\"\n[aws]\nregion = \"x\"\n\
+             [log]\nlevel = \"debug\"\n",
+        );
+        let changes = old.changes(&new);
+        assert_eq!(
+            changes.changed,
+            [
+                "max_in_flight",
+                "max_bytes_in_flight",
+                "poll",
+                "shutdown",
+                "log.level",
+                "queues.a",
+                "queues.b (gone)",
+                "queues.c (new)",
+                "functions.f (new)"
+            ]
+        );
+        assert_eq!(changes.needs_restart, ["table", "aws", "log"]);
+        assert_eq!(new.changes(&new), Changes::default());
+    }
+}

@@ -1,0 +1,173 @@
+//! The functions that queues run: how long each may run, how much concurrency it has, and what is
+//! made of a configuration with that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::aws::LambdaInvoker;
+use crate::config::{Config, QueueConfig, Timeout};
+use crate::dispatcher::Plan;
+use crate::governor::{CallerRate, Governor};
+use crate::invoker::{Invoker as _, Refusal};
+use crate::queue::{Function, Queue};
+
+/// Lambda lets no function run longer
+/// (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// What is known of the functions.
+#[derive(Debug)]
+pub(super) struct Functions {
+    invoker: LambdaInvoker,
+    caller: Arc<CallerRate>,
+    governors: BTreeMap<String, Arc<Governor>>,
+    /// By the queue that runs it: two queues may lease the same function for different times.
+    of_queues: BTreeMap<String, Arc<Function>>,
+    /// The queues whose timeouts are the functions' own.
+    auto: BTreeSet<String>,
+}
+
+impl Functions {
+    pub(super) fn new(invoker: LambdaInvoker) -> Self {
+        Functions {
+            invoker,
+            caller: Arc::default(),
+            governors: BTreeMap::new(),
+            of_queues: BTreeMap::new(),
+            auto: BTreeSet::new(),
+        }
+    }
+
+    /// What is to be done by this configuration. Of functions that were not known before it asks
+    /// Lambda; what was learnt of the others stays.
+    pub(super) async fn plan(&mut self, config: &Config) -> Plan {
+        let named: BTreeSet<_> = config.queues.iter().map(|queue| &queue.function).collect();
+        self.governors.retain(|name, _| named.contains(name));
+        let mut new = BTreeMap::new();
+        for name in named {
+            let caps = config.caps(name);
+            match self.governors.get(name) {
+                Some(known) => known.set_caps(caps),
+                None => {
+                    let governor = Arc::new(Governor::new(name, caps, self.caller.clone()));
+                    new.insert(name.clone(), governor);
+                }
+            }
+        }
+        self.read_concurrency(&new).await;
+        self.governors.append(&mut new);
+        let is_auto = |queue: &&QueueConfig| queue.timeout == Timeout::Auto;
+        self.auto = config.queues.iter().filter(is_auto).map(|queue| queue.name.clone()).collect();
+        let timeouts = self.first_timeouts(config).await;
+        let queues: Vec<_> =
+            config.queues.iter().map(|queue| self.queue(queue, &timeouts)).collect();
+        let of = |queue: &Queue| (queue.name.clone(), queue.function.clone());
+        self.of_queues = queues.iter().map(of).collect();
+        Plan { queues, limits: config.limits }
+    }
+
+    fn queue(&self, config: &QueueConfig, timeouts: &BTreeMap<String, Duration>) -> Queue {
+        let name = &config.function;
+        let known = self.of_queues.get(&config.name).filter(|function| function.name == *name);
+        let timeout = match config.timeout {
+            Timeout::Fixed(timeout) => timeout,
+            Timeout::Auto => timeouts[name],
+        };
+        let function = match known {
+            Some(known) => {
+                known.set_timeout(timeout);
+                known.clone()
+            }
+            None => Arc::new(Function::new(name, timeout, self.governors[name].clone())),
+        };
+        Queue {
+            name: config.name.clone(),
+            function,
+            policy: config.policy.clone(),
+            lease_margin: config.lease_margin,
+            max_in_flight: config.max_in_flight,
+            shards: Queue::shards(&config.name, config.shards),
+        }
+    }
+
+    /// The timeouts of the functions that are to be asked for theirs. When Lambda does not say,
+    /// the longest there is stands in: a lease that is too long costs patience, one that is too
+    /// short would let a task run twice at the same moment.
+    async fn first_timeouts(&self, config: &Config) -> BTreeMap<String, Duration> {
+        let auto = config.queues.iter().filter(|queue| self.auto.contains(&queue.name));
+        let queues: BTreeMap<_, _> = auto.map(|queue| (&queue.function, &queue.name)).collect();
+        let names = queues.keys().map(|name| (*name).clone()).collect();
+        let mut timeouts = BTreeMap::new();
+        for (name, answer) in self.ask_timeouts(names).await {
+            let timeout = answer.unwrap_or_else(|refusal| {
+                warn!(
+                    event = "function.timeout_unknown",
+                    queue = *queues[&name],
+                    function = name,
+                    code = refusal.failure.error_type,
+                    error = refusal.failure.message,
+                    assumed_s = LONGEST_TIMEOUT.as_secs(),
+                    "the function's timeout cannot be read; leases are as long as can be until \
+                     it is, or until the queue has a timeout of its own"
+                );
+                LONGEST_TIMEOUT
+            });
+            timeouts.insert(name, timeout);
+        }
+        timeouts
+    }
+
+    async fn ask_timeouts(&self, names: Vec<String>) -> Vec<(String, Result<Duration, Refusal>)> {
+        let mut asked = JoinSet::new();
+        for name in names {
+            let invoker = self.invoker.clone();
+            asked.spawn(async move {
+                let answer = invoker.timeout(&name).await;
+                (name, answer)
+            });
+        }
+        asked.join_all().await
+    }
+
+    /// Asks Lambda how much concurrency functions have. What it does not tell is learnt.
+    async fn read_concurrency(&self, governors: &BTreeMap<String, Arc<Governor>>) {
+        let mut asked = JoinSet::new();
+        for (name, governor) in governors {
+            let (invoker, name, governor) = (self.invoker.clone(), name.clone(), governor.clone());
+            asked.spawn(async move {
+                if let Some(concurrency) = invoker.concurrency(&name).await {
+                    governor.told(concurrency);
+                }
+            });
+        }
+        asked.join_all().await;
+    }
+
+    /// Reads the functions' settings again. What cannot be read stays as it was.
+    pub(super) async fn read_again(&self) {
+        self.read_concurrency(&self.governors).await;
+        let auto = || self.of_queues.iter().filter(|(queue, _)| self.auto.contains(*queue));
+        let names: BTreeSet<_> = auto().map(|(_, function)| function.name.clone()).collect();
+        let answers = self.ask_timeouts(names.into_iter().collect()).await;
+        let timeouts: BTreeMap<_, _> =
+            answers.into_iter().filter_map(|(name, answer)| Some((name, answer.ok()?))).collect();
+        for (queue, function) in auto() {
+            let Some(timeout) = timeouts.get(&function.name) else { continue };
+            if *timeout != function.timeout() {
+                info!(
+                    event = "function.timeout_changed",
+                    queue,
+                    function = function.name,
+                    from_s = function.timeout().as_secs(),
+                    to_s = timeout.as_secs(),
+                    "leases are measured by it from now on"
+                );
+                function.set_timeout(*timeout);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the machine allows, and what is made of a configuration that asks for more.
+
+use tracing::warn;
+
+use crate::aws::Http;
+use crate::config::{AwsConfig, Config};
+use crate::{descriptors, usage};
+
+/// Descriptors beside those of invocations: DynamoDB's connections, logs, the runtime's own. Where
+/// there are few, half of them.
+const SPARE_DESCRIPTORS: u64 = 200;
+
+/// Calls that share an HTTP/2 connection, at the least that Lambda is known to allow.
+const CALLS_ON_A_CONNECTION: u64 = 100;
+
+/// Memory of the process beside its tasks, ...
+const BASE_BYTES: u64 = 40_000_000;
+
+/// ... of each task in flight beside its payload and result, ...
+const TASK_BYTES: u64 = 30_000;
+
+/// ... and of payloads and results, by the bytes that `max_bytes_in_flight` counts: they are held
+/// in several forms at once (`cargo bench --bench figures -- memory`).
+const FORMS: u64 = 3;
+
+/// No less makes sense.
+const LEAST_BYTES: usize = 1_000_000;
+
+/// The configuration as this machine allows it. What is cut is said.
+pub fn fit(mut config: Config) -> Config {
+    fit_descriptors(&mut config, descriptors::raise());
+    if let Some(bytes) = usage::memory_limit() {
+        fit_memory(&mut config, bytes);
+    }
+    config
+}
+
+fn fit_descriptors(config: &mut Config, allowed: u64) {
+    let share = if calls_share_connections(&config.aws) { CALLS_ON_A_CONNECTION } else { 1 };
+    let wanted = config.limits.max_in_flight as u64;
+    let spare = SPARE_DESCRIPTORS.min(allowed / 2);
+    let possible = (allowed - spare).saturating_mul(share).max(1);
+    if possible < wanted {
+        config.limits.max_in_flight = usize::try_from(possible).unwrap_or(usize::MAX);
+        warn!(
+            event = "daemon.limits",
+            limit = "file descriptors",
+            allowed,
+            needed = wanted.div_ceil(share) + SPARE_DESCRIPTORS,
+            key = "max_in_flight",
+            from = wanted,
+            to = possible,
+            "cut to what the descriptors are enough for; raise LimitNOFILE, or lower it"
+        );
+    }
+}
+
+fn fit_memory(config: &mut Config, allowed: u64) {
+    let wanted = config.limits.max_bytes_in_flight;
+    let tasks = config.limits.max_in_flight as u64 * TASK_BYTES;
+    let possible = allowed.saturating_sub(BASE_BYTES + tasks) / FORMS;
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(LEAST_BYTES);
+    if possible < wanted {
+        config.limits.max_bytes_in_flight = possible;
+        warn!(
+            event = "daemon.limits",
+            limit = "memory",
+            allowed,
+            needed = BASE_BYTES + tasks + wanted as u64 * FORMS,
+            key = "max_bytes_in_flight",
+            from = wanted,
+            to = possible,
+            "cut to what the memory is enough for; raise MemoryMax, or lower it"
+        );
+    }
+}
+
+/// Whether Lambda will be spoken to in HTTP/2: it offers that over TLS.
+fn calls_share_connections(aws: &AwsConfig) -> bool {
+    let place = super::place(aws);
+    let is_plain = place.lambda_endpoint_url.is_some_and(|url| url.starts_with("http://"));
+    match aws.http {
+        Http::H1 => false,
+        Http::H2 => true,
+        Http::Auto => !is_plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(keys: &str) -> Config {
+        let rest = "table = \"t\"\n[queues.a]\nfunction = \"f\"\n";
+        Config::parse(&format!("max_in_flight = 5000\n{keys}\n{rest}")).expect("it is valid")
+    }
+
+    #[test]
+    fn with_too_few_descriptors_as_many_are_in_flight_as_they_are_enough_for() {
+        for (aws, allowed, expected) in [
+            ("http = \"h1\"", 1024, 824),
+            ("http = \"h1\"", 5200, 5000),
+            ("http = \"h1\"", 100, 50),
+            ("http = \"auto\"", 40, 2000),
+            ("http = \"auto\"", 1024, 5000),
+            ("lambda_endpoint_url = \"http://127.0.0.1:9\"", 1024, 824),
+        ] {
+            let mut config = Config::parse(&format!(
+                "table = \"t\"\nmax_in_flight = 5000\n[queues.a]\nfunction = \"f\"\n[aws]\n{aws}\n"
+            ))
+            .expect("it is valid");
+            fit_descriptors(&mut config, allowed);
+            assert_eq!(config.limits.max_in_flight, expected, "{aws}, {allowed}");
+        }
+    }
+
+    #[test]
+    fn with_too_little_memory_fewer_bytes_are_in_flight_and_never_less_than_one_task_s() {
+        const MB: u64 = 1_000_000;
+        for (allowed, expected) in [(2000 * MB, 64 * MB), (250 * MB, 20 * MB), (100 * MB, MB)] {
+            let mut config = config("max_bytes_in_flight = \"64MB\"");
+            fit_memory(&mut config, allowed);
+            assert_eq!(config.limits.max_bytes_in_flight as u64, expected, "{allowed}");
+        }
+    }
+}

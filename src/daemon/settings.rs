@@ -1,0 +1,107 @@
+//! What may change while the daemon works: its configuration, read again when somebody wishes it,
+//! and the functions' settings, read again now and then.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{error, info};
+
+use super::functions::Functions;
+use super::machine;
+use crate::config::{Changes, Config, ConfigError};
+use crate::dispatcher::Plans;
+use crate::pulse::Pulse;
+use crate::reload::Reload;
+use crate::systemd;
+use crate::telemetry::{self, Levels};
+
+/// How often functions' timeouts and concurrency are read again.
+const READ_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the loop comes round at the least.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Where a configuration comes from, and who may wish that it be read again.
+#[derive(Debug)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// The wish.
+    pub reload: Reload,
+    /// What the log's level goes by.
+    pub levels: Levels,
+}
+
+/// Everything that may change.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    pub(super) functions: Functions,
+    pub(super) plans: Plans,
+    pub(super) pulse: Pulse,
+}
+
+impl Settings {
+    /// Keeps it right, for ever.
+    pub(super) async fn look_after(mut self, source: Option<Source>) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut read_at = Instant::now() + READ_EVERY;
+        loop {
+            self.pulse.beat();
+            tokio::select! {
+                biased;
+                source = wish(source.as_ref()) => self.reload(source).await,
+                now = ticks.tick() => if now >= read_at {
+                    self.functions.read_again().await;
+                    read_at = Instant::now() + READ_EVERY;
+                }
+            }
+        }
+    }
+
+    /// Reads the configuration again. One that is wrong changes nothing.
+    async fn reload(&mut self, source: &Source) {
+        systemd::reloading();
+        let path = source.path.display();
+        match read(source) {
+            Err(failure) => error!(
+                event = "config.reload_failed",
+                %path,
+                error = %failure,
+                "the configuration is wrong; the one before stays in force"
+            ),
+            Ok(new) => {
+                let Changes { changed, needs_restart } = self.config.changes(&new);
+                let levels = telemetry::levels(&new.log.level);
+                source.levels.set(levels.expect("a valid configuration has a valid level"));
+                self.plans.send(self.functions.plan(&new).await);
+                self.config = new;
+                info!(
+                    event = "config.reloaded",
+                    %path,
+                    changed = changed.join(", "),
+                    needs_restart = needs_restart.join(", "),
+                    "the configuration is in force"
+                );
+            }
+        }
+        systemd::ready_again();
+    }
+}
+
+fn read(source: &Source) -> Result<Config, ConfigError> {
+    let config = Config::load(&source.path)?;
+    Ok(machine::fit(config))
+}
+
+async fn wish(source: Option<&Source>) -> &Source {
+    match source {
+        Some(source) => {
+            source.reload.asked().await;
+            source
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,85 @@
+//! What the service manager is told.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::eventually;
+use crate::support::manager::Manager;
+use crate::support::program::Program;
+use crate::support::world::{World, config, config_with, seconds_from_now};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_told_when_burstd_is_ready_what_it_does_and_when_it_stops() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    let program = Program::in_world(&world, &config());
+    let manager = Manager::start();
+    let mut daemon = program.start_under(&manager, &[]);
+    assert_eq!(manager.until_told(0, "READY=1").await, "READY=1\nSTATUS=polling\n");
+    for number in 0..7 {
+        world.task(&number.to_string()).with("due", seconds_from_now(-3)).put().await;
+    }
+    manager.until_told(1, "STATUS=polling · 7/1000 in flight").await;
+    daemon.signal(Signal::TERM);
+    manager.until_told(1, "STOPPING=1").await;
+    manager.until_told(1, "STATUS=draining · 7/1000 in flight").await;
+    manager.until_told(1, "EXTEND_TIMEOUT_USEC=15000000").await;
+    gate.add_permits(1);
+    assert!(daemon.ended().await.success());
+    assert_eq!(manager.count("WATCHDOG=1"), 0, "nobody asked for it");
+    assert_eq!(manager.count("MAINPID"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_which_limit_keeps_how_old_tasks_waiting() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    let config = config_with("max_in_flight = 3");
+    let program = Program::in_world(&world, &config);
+    let manager = Manager::start();
+    let _daemon = program.start_under(&manager, &[]);
+    for number in 0..5 {
+        world.task(&number.to_string()).with("due", seconds_from_now(-100)).put().await;
+    }
+    let status =
+        manager.until_told(1, "3/3 in flight (work: max_in_flight of the queue) · oldest").await;
+    let age = status.trim().strip_suffix(" s").and_then(|rest| rest.rsplit_once(' '));
+    let age: f64 = age.and_then(|(_, age)| age.parse().ok()).expect("it says how old");
+    assert!((100.0..160.0).contains(&age), "{status}");
+    gate.add_permits(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_hears_of_it_as_long_as_every_loop_goes_on() {
+    let world = World::echoing().await;
+    let program = Program::in_world(&world, &config());
+    let manager = Manager::start();
+    let second = [("WATCHDOG_USEC", "1500000")];
+    let mut daemon = program.start_under(&manager, &second);
+    eventually("it is alive for seconds", async || match manager.count("WATCHDOG=1") {
+        count if count >= 12 => Ok(()),
+        count => Err(count),
+    })
+    .await;
+    assert_eq!(daemon.told("watchdog.late"), 0);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_hears_nothing_more_when_a_loop_hangs_and_the_log_says_which() {
+    let world = World::echoing().await;
+    let program = Program::in_world(&world, &config());
+    let manager = Manager::start();
+    let hangs = [("WATCHDOG_USEC", "1500000"), ("BURSTD_HANG_AT", "dispatcher.turn:20")];
+    let daemon = program.start_under(&manager, &hangs);
+    let line = daemon.line_with("watchdog.late").await;
+    assert!(line.contains("\"loop\":\"dispatcher\""), "{line}");
+    let count = manager.count("WATCHDOG=1");
+    assert!(count > 0, "it was alive before");
+    // Status lines or none: nothing that comes now may say that it lives.
+    tokio::time::timeout(Duration::from_secs(3), manager.until_told(usize::MAX, "never"))
+        .await
+        .expect_err("nobody tells this");
+    assert_eq!(manager.count("WATCHDOG=1"), count);
+    assert_eq!(daemon.told("watchdog.late"), 1, "it is said once");
+}

@@ -1,0 +1,135 @@
+//! The configuration read again, while tasks run.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::eventually;
+use crate::support::manager::Manager;
+use crate::support::program::{Process, Program};
+use crate::support::world::{World, config, config_with, outcomes, s, text};
+
+/// Sends SIGHUP and waits for what came of it.
+async fn reload(daemon: &Process) -> serde_json::Value {
+    let told = |daemon: &Process| {
+        let lines = daemon.lines().into_iter();
+        let lines = lines.filter(|line| line.contains("\"event\":\"config.reload"));
+        lines.collect::<Vec<_>>()
+    };
+    let before = told(daemon).len();
+    daemon.signal(Signal::HUP);
+    let line = eventually("the configuration is read again", async || {
+        let told = told(daemon);
+        told.get(before).cloned().ok_or(told.len())
+    })
+    .await;
+    serde_json::from_str(&line).expect("it is JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_queues_and_the_log_s_level_change_and_no_task_in_flight_notices() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    let program = Program::in_world(&world, &config_with("max_in_flight = 2\n"));
+    let daemon = program.start();
+    daemon.line_with("daemon.ready").await;
+    for number in 0..5 {
+        world.task(&number.to_string()).put().await;
+    }
+    world.until_running(2).await;
+    program.rewrite(|config| config.replace("max_in_flight = 2\n", "max_in_flight = 4\n"));
+    let line = reload(&daemon).await;
+    assert_eq!(
+        (&line["event"], &line["changed"]),
+        (&"config.reloaded".into(), &"queues.work".into())
+    );
+    world.until_running(4).await;
+
+    // The queue is gone, another is there; what runs goes on.
+    program.rewrite(|config| {
+        let config = config.replace("[queues.work]", "[queues.other]");
+        config + "[log]\nlevel = \"debug\"\n"
+    });
+    let line = reload(&daemon).await;
+    assert_eq!(line["changed"], "log.level, queues.other (new), queues.work (gone)");
+    world.task("o").with("queue", s("other")).put().await;
+    world.until_running(5).await;
+    gate.add_permits(1);
+    world.until_all(5, "SUCCEEDED").await;
+    let waiting = world.items().await.into_values().filter(|item| !item.contains_key("status"));
+    assert_eq!(waiting.count(), 1, "the fifth task of the queue that is gone stays as it was");
+
+    // And it comes back.
+    program.rewrite(|config| config.replace("[queues.other]", "[queues.work]"));
+    reload(&daemon).await;
+    world.until_all(6, "SUCCEEDED").await;
+    for (id, item) in world.items().await {
+        assert_eq!(outcomes(&item), ["1 succeeded"], "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_is_wrong_changes_nothing_and_the_log_says_what_is_wrong() {
+    let world = World::echoing().await;
+    let program = Program::in_world(&world, &config());
+    let mut daemon = program.start();
+    daemon.line_with("daemon.ready").await;
+    program.rewrite(|config| config.replace("lease_margin", "lease_margn"));
+    let line = reload(&daemon).await;
+    assert_eq!((&line["event"], &line["level"]), (&"config.reload_failed".into(), &"ERROR".into()));
+    let error = line["error"].as_str().expect("it says why");
+    assert!(error.contains("queues.work.lease_margn: unknown key"), "{error}");
+    world.task("a").put().await;
+    world.until("a", "SUCCEEDED").await;
+    std::fs::remove_file(program.config()).expect("it is there");
+    let line = reload(&daemon).await;
+    let error = line["error"].as_str().expect("it says why");
+    assert!(error.contains("cannot be read"), "{error}");
+    world.task("b").put().await;
+    world.until("b", "SUCCEEDED").await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_running_daemon_cannot_change_is_named() {
+    let world = World::echoing().await;
+    let program = Program::in_world(&world, &config());
+    let daemon = program.start();
+    daemon.line_with("daemon.ready").await;
+    program.rewrite(|config| {
+        let config = config.replace("table = \"tasks\"", "table = \"others\"");
+        config.replace("region = \"us-east-1\"", "region = \"eu-west-1\"")
+    });
+    let line = reload(&daemon).await;
+    assert_eq!(line["needs_restart"], "table, aws");
+    world.task("a").put().await;
+    world.until("a", "SUCCEEDED").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_wishes_is_heard_a_few_times_and_the_manager_is_told_of_each() {
+    let world = World::echoing().await;
+    let program = Program::in_world(&world, &config());
+    let manager = Manager::start();
+    let daemon = program.start_under(&manager, &[]);
+    daemon.line_with("daemon.ready").await;
+    world.put_many(300, "1").await;
+    for _ in 0..200 {
+        daemon.signal(Signal::HUP);
+    }
+    world.until_all(300, "SUCCEEDED").await;
+    daemon.line_with("config.reloaded").await;
+    let line = reload(&daemon).await;
+    assert_eq!(line["changed"], "");
+    let reloads = daemon.told("config.reloaded");
+    assert!(reloads < 50, "{reloads} times for 201 signals");
+    manager.until_told(0, "RELOADING=1\nMONOTONIC_USEC=").await;
+    let is_settled = async || match (manager.count("RELOADING=1"), manager.count("READY=1")) {
+        (again, ready) if again + 1 == ready => Ok(()),
+        counts => Err(counts),
+    };
+    eventually("each RELOADING is followed by READY", is_settled).await;
+    for (id, item) in world.items().await {
+        assert_eq!(text(&item, "attempt"), "1", "{id}");
+    }
+}
