@@ -1,5 +1,6 @@
 //! The log: which lines there are, how they look, and where they go.
 
+pub mod events;
 mod line;
 mod writer;
 

@@ -2,11 +2,14 @@
 
 use std::fmt::{self, Write as _};
 
+use jiff::Timestamp;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use super::events;
 
 /// The version of the events' names and fields.
 const VERSION: u32 = 1;
@@ -43,91 +46,121 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        let mut fields = Fields { json: matches!(self, Form::Json { .. }), ..Fields::default() };
-        event.record(&mut fields);
-        let name = match fields.event.as_str() {
-            "" => metadata.target(),
-            name => name,
-        };
-        let (level, message) = (metadata.level().as_str(), fields.message.as_str());
-        let time = jiff::Timestamp::now();
-        match self {
-            Form::Text => writeln!(
-                writer,
-                "{time:.3} {level:>5} {name}: {}{}",
-                Escaped(message),
-                fields.others
-            ),
-            Form::Json { worker } => writeln!(
-                writer,
+        let mut record = Record::new(*metadata.level());
+        event.record(&mut record);
+        if cfg!(debug_assertions) && metadata.target().starts_with("burstd") {
+            events::check(&record.name, record.level, record.fields.iter().map(|(name, _)| *name));
+        }
+        if record.name.is_empty() {
+            metadata.target().clone_into(&mut record.name);
+        }
+        writer.write_str(&self.line(&record))
+    }
+}
+
+impl Form {
+    fn line(&self, record: &Record) -> String {
+        let Record { time, level, name, message, fields } = record;
+        let mut line = String::with_capacity(512);
+        let written = match self {
+            Form::Text => {
+                let message = Escaped(shortened(message));
+                write!(line, "{time:.3} {level:>5} {name}: {message}")
+            }
+            Form::Json { worker } => write!(
+                line,
                 "{{\"ts\":\"{time:.6}\",\"level\":\"{level}\",\"event\":{},\"v\":{VERSION},\
-                 \"msg\":{},\"worker\":{}{}}}",
+                 \"msg\":{},\"worker\":{}",
                 quoted(name),
-                quoted(message),
+                quoted(shortened(message)),
                 quoted(worker),
-                fields.others
             ),
+        };
+        written.expect(WRITES);
+        for (name, value) in fields {
+            let written = match (self, value) {
+                (Form::Text, Value::Plain(value)) => write!(line, " {name}={value}"),
+                (Form::Text, Value::Text(text)) => {
+                    write!(line, " {name}={}", Plain(shortened(text)))
+                }
+                (Form::Json { .. }, Value::Plain(value)) => write!(line, ",\"{name}\":{value}"),
+                (Form::Json { .. }, Value::Text(text)) => {
+                    write!(line, ",\"{name}\":{}", quoted(shortened(text)))
+                }
+            };
+            written.expect(WRITES);
         }
+        line.push_str(match self {
+            Form::Text => "\n",
+            Form::Json { .. } => "}\n",
+        });
+        line
     }
 }
 
-/// The fields of an event: its name and words by themselves, the others as they will stand.
-#[derive(Debug, Default)]
-struct Fields {
-    json: bool,
-    event: String,
+const WRITES: &str = "writing to a string cannot fail";
+
+/// What a line says.
+#[derive(Debug)]
+struct Record {
+    time: Timestamp,
+    level: Level,
+    name: String,
     message: String,
-    others: String,
+    fields: Vec<(&'static str, Value)>,
 }
 
-impl Fields {
-    fn text(&mut self, field: &Field, value: &str) {
-        let value = shortened(value);
-        match (field.name(), self.json) {
-            ("event", _) => value.clone_into(&mut self.event),
-            ("message", _) => value.clone_into(&mut self.message),
-            (name, true) => self.push(format_args!(",\"{name}\":{}", quoted(value))),
-            (name, false) => self.push(format_args!(" {name}={}", Plain(value))),
+#[derive(Debug)]
+enum Value {
+    /// A number, true or false: it stands as it is.
+    Plain(String),
+    Text(String),
+}
+
+impl Record {
+    fn new(level: Level) -> Self {
+        let (name, message, fields) = Default::default();
+        Record { time: Timestamp::now(), level, name, message, fields }
+    }
+
+    fn text(&mut self, field: &Field, value: String) {
+        match field.name() {
+            "event" => self.name = value,
+            "message" => self.message = value,
+            name => self.fields.push((name, Value::Text(value))),
         }
     }
 
-    fn number(&mut self, field: &Field, value: impl fmt::Display) {
-        match self.json {
-            true => self.push(format_args!(",\"{}\":{value}", field.name())),
-            false => self.push(format_args!(" {}={value}", field.name())),
-        }
-    }
-
-    fn push(&mut self, arguments: fmt::Arguments<'_>) {
-        self.others.write_fmt(arguments).expect("writing to a string cannot fail");
+    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+        self.fields.push((field.name(), Value::Plain(value.to_string())));
     }
 }
 
-impl Visit for Fields {
+impl Visit for Record {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, value);
+        self.text(field, value.to_owned());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, &format!("{value:?}"));
+        self.text(field, format!("{value:?}"));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.number(field, value);
+        self.plain(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.number(field, value);
+        self.plain(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.number(field, value);
+        self.plain(field, value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         match value.is_finite() {
-            true => self.number(field, value),
-            false => self.text(field, &value.to_string()),
+            true => self.plain(field, value),
+            false => self.text(field, value.to_string()),
         }
     }
 }
@@ -209,6 +242,7 @@ mod tests {
     fn a_json_line_has_its_common_fields_first_and_numbers_as_numbers() {
         let line = lines(Form::json("w-1"), || {
             tracing::info!(
+                target: "tests",
                 event = "task.succeeded",
                 queue = "a",
                 attempt = 1_u32,
@@ -232,18 +266,27 @@ mod tests {
     fn nothing_that_is_logged_can_end_a_line_or_steer_a_terminal() {
         let forged = "x\n<3>{\"event\":\"daemon.stopped\"}\u{1b}[2J\u{202e}";
         for format in [Form::json("w"), Form::text()] {
-            let line = lines(format, || tracing::warn!(event = "e", task_id = forged, "m"));
+            let line = lines(
+                format,
+                || tracing::warn!(target: "tests", event = "e", task_id = forged, "m"),
+            );
             assert_eq!(line.matches('\n').count(), 1, "{line:?}");
             assert!(!line.contains('\u{1b}'), "{line:?}");
         }
-        let text = lines(Form::text(), || tracing::warn!(event = "e", task_id = forged, "m"));
+        let text = lines(
+            Form::text(),
+            || tracing::warn!(target: "tests", event = "e", task_id = forged, "m"),
+        );
         assert!(!text.contains('\u{202e}'), "{text:?}");
     }
 
     #[test]
     fn a_long_value_is_cut() {
         let long = "é".repeat(10_000);
-        let line = lines(Form::json("w"), || tracing::warn!(event = "e", error = long, "m"));
+        let line = lines(
+            Form::json("w"),
+            || tracing::warn!(target: "tests", event = "e", error = long, "m"),
+        );
         assert!(line.len() < 1_300, "{}", line.len());
     }
 }
