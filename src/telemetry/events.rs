@@ -131,15 +131,23 @@ pub const EVENTS: &[Event] = &[
         "queue function code error",
         "Lambda cannot start the function for now, or lets not one in",
     ),
-    info("lambda.recovered", "queue function episode_s refusals", "it does again"),
+    info(
+        "lambda.recovered",
+        "queue function episode_s refusals",
+        "Lambda starts the function again",
+    ),
     warn(
         "function.timeout_unknown",
         "queue function code error assumed_s",
         "the function's timeout, from which leases are made, cannot be read",
     ),
-    info("function.timeout_changed", "queue function from_s to_s", "it is another one"),
+    info(
+        "function.timeout_changed",
+        "queue function from_s to_s",
+        "the function's timeout, from which leases are made, is another one",
+    ),
     warn("store.unavailable", "operation code error", "DynamoDB is away"),
-    info("store.recovered", "episode_s faults", "it answers again"),
+    info("store.recovered", "episode_s faults", "DynamoDB answers again"),
     error(
         "store.refused",
         "operation code error",
@@ -151,7 +159,7 @@ pub const EVENTS: &[Event] = &[
         "this machine's clock is `skew_s` ahead of AWS's (behind when negative), which burstd goes \
          by",
     ),
-    info("aws.clock_right", "", "it is right again"),
+    info("aws.clock_right", "", "this machine's clock is right again"),
     warn(
         "claims.paused",
         "reason doubt_s?",
@@ -204,9 +212,9 @@ pub const EVENTS: &[Event] = &[
     ),
     error("daemon.panic", "error", "a bug; the task is left to its lease"),
     warn("systemd.unreachable", "error", "the service manager cannot be told"),
-    error("dev.dynamodb_failed", "error", "trouble of `burstd dev` itself"),
-    warn("dev.lambda_failed", "error", "likewise"),
-    warn("dev.sweep_failed", "error", "likewise"),
+    error("dev.dynamodb_failed", "error", "`burstd dev`: its table is gone"),
+    warn("dev.lambda_failed", "error", "`burstd dev`: its functions are gone"),
+    warn("dev.sweep_failed", "error", "`burstd dev`: expired items stay for now"),
 ];
 
 const fn error(name: &'static str, fields: &'static str, meaning: &'static str) -> Event {

@@ -1,5 +1,6 @@
 //! One event, one line: JSON for programs, text for people.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
@@ -16,6 +17,9 @@ const VERSION: u32 = 1;
 
 /// No value is longer; a log line is no place for a document.
 const VALUE_LIMIT_BYTES: usize = 1024;
+
+/// No line is longer, its end included: `journalctl -o json` shows none that is.
+const LINE_LIMIT_BYTES: usize = 4096;
 
 /// Writes events as lines.
 #[derive(Debug)]
@@ -59,42 +63,72 @@ where
 }
 
 impl Form {
+    /// The line of an event. Where it would be too long, its longest texts are cut.
     fn line(&self, record: &Record) -> String {
+        let mut limit = VALUE_LIMIT_BYTES;
+        loop {
+            let line = self.line_with(record, limit);
+            if line.len() <= LINE_LIMIT_BYTES || limit == 0 {
+                return line;
+            }
+            limit /= 2;
+        }
+    }
+
+    /// The line with no text longer than this.
+    fn line_with(&self, record: &Record, limit: usize) -> String {
         let Record { time, level, name, message, fields } = record;
         let mut line = String::with_capacity(512);
+        let (message, mut is_cut) = cut(message, limit);
         let written = match self {
-            Form::Text => {
-                let message = Escaped(shortened(message));
-                write!(line, "{time:.3} {level:>5} {name}: {message}")
-            }
+            Form::Text => write!(line, "{time:.3} {level:>5} {name}: {}", Escaped(&message)),
             Form::Json { worker } => write!(
                 line,
                 "{{\"ts\":\"{time:.6}\",\"level\":\"{level}\",\"event\":{},\"v\":{VERSION},\
                  \"msg\":{},\"worker\":{}",
-                quoted(name),
-                quoted(shortened(message)),
-                quoted(worker),
+                Quoted(name),
+                Quoted(&message),
+                Quoted(worker),
             ),
         };
         written.expect(WRITES);
         for (name, value) in fields {
-            let written = match (self, value) {
-                (Form::Text, Value::Plain(value)) => write!(line, " {name}={value}"),
-                (Form::Text, Value::Text(text)) => {
-                    write!(line, " {name}={}", Plain(shortened(text)))
+            match value {
+                Value::Plain(value) => self.push(&mut line, name, value),
+                Value::Text(text) => {
+                    let (text, was_cut) = cut(text, limit);
+                    is_cut |= was_cut;
+                    match self {
+                        Form::Text => self.push(&mut line, name, Plain(&text)),
+                        Form::Json { .. } => self.push(&mut line, name, Quoted(&text)),
+                    }
                 }
-                (Form::Json { .. }, Value::Plain(value)) => write!(line, ",\"{name}\":{value}"),
-                (Form::Json { .. }, Value::Text(text)) => {
-                    write!(line, ",\"{name}\":{}", quoted(shortened(text)))
-                }
-            };
-            written.expect(WRITES);
+            }
+        }
+        if is_cut {
+            self.push(&mut line, "cut", true);
         }
         line.push_str(match self {
             Form::Text => "\n",
             Form::Json { .. } => "}\n",
         });
         line
+    }
+
+    fn push(&self, line: &mut String, name: &str, value: impl fmt::Display) {
+        let written = match self {
+            Form::Text => write!(line, " {name}={value}"),
+            Form::Json { .. } => write!(line, ",\"{name}\":{value}"),
+        };
+        written.expect(WRITES);
+    }
+}
+
+/// The text, and whether some of it is left out.
+fn cut(text: &str, limit: usize) -> (Cow<'_, str>, bool) {
+    match text.len() > limit {
+        true => (format!("{}…", &text[..text.floor_char_boundary(limit)]).into(), true),
+        false => (text.into(), false),
     }
 }
 
@@ -158,20 +192,32 @@ impl Visit for Record {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        match value.is_finite() {
-            true => self.plain(field, value),
-            false => self.text(field, value.to_string()),
+        match digits(value) {
+            Some(digits) => self.plain(field, digits),
+            None => self.text(field, value.to_string()),
         }
     }
 }
 
-fn shortened(value: &str) -> &str {
-    &value[..value.floor_char_boundary(VALUE_LIMIT_BYTES)]
+/// A number's digits. JSON has no infinities, and very large and small ones have an exponent.
+fn digits(value: f64) -> Option<String> {
+    let size = value.abs();
+    match () {
+        () if !value.is_finite() => None,
+        () if size == 0.0 || (1e-5..1e15).contains(&size) => Some(value.to_string()),
+        () => Some(format!("{value:e}")),
+    }
 }
 
-/// JSON text; control characters are escaped by its rules.
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("any string has a JSON form")
+/// Text in quotes, as in JSON, that can steer nothing.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        escape(f, self.0, |c| steers(c) || matches!(c, '"' | '\\'))?;
+        f.write_char('"')
+    }
 }
 
 /// A value in a line of text: as it is where that cannot be mistaken, in quotes otherwise.
@@ -180,10 +226,9 @@ struct Plain<'a>(&'a str);
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |c: char| c.is_alphanumeric() || "-_.:/$#@+%~*,;()[]…".contains(c);
-        if !self.0.is_empty() && self.0.chars().all(plain) {
-            f.write_str(self.0)
-        } else {
-            write!(f, "\"{}\"", Escaped(&self.0.replace('"', "\\\"")))
+        match !self.0.is_empty() && self.0.chars().all(plain) {
+            true => f.write_str(self.0),
+            false => Quoted(self.0).fmt(f),
         }
     }
 }
@@ -193,18 +238,34 @@ struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            let steers = c.is_control()
-                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-                || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}');
-            if steers {
-                write!(f, "{}", c.escape_unicode())?;
-            } else {
-                f.write_char(c)?;
-            }
-        }
-        Ok(())
+        escape(f, self.0, steers)
     }
+}
+
+fn escape(f: &mut fmt::Formatter<'_>, text: &str, escapes: impl Fn(char) -> bool) -> fmt::Result {
+    let mut rest = text;
+    while let Some(at) = rest.find(&escapes) {
+        let (before, after) = rest.split_at(at);
+        let c = after.chars().next().expect("one was found");
+        f.write_str(before)?;
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            '\n' => f.write_str("\\n")?,
+            '\t' => f.write_str("\\t")?,
+            // None of them is beyond the first 65,536, where JSON would want two.
+            _ => write!(f, "\\u{:04x}", u32::from(c))?,
+        }
+        rest = &after[c.len_utf8()..];
+    }
+    f.write_str(rest)
+}
+
+/// Whether a character does more than stand there: the control characters (C0, DEL, C1), what ends
+/// a line, and what turns the direction of writing.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -212,7 +273,11 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
+
+    use proptest::prelude::*;
     use tracing_subscriber::layer::SubscriberExt as _;
+
+    use crate::testing::cases;
 
     #[derive(Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -262,31 +327,150 @@ mod tests {
         );
     }
 
-    #[test]
-    fn nothing_that_is_logged_can_end_a_line_or_steer_a_terminal() {
-        let forged = "x\n<3>{\"event\":\"daemon.stopped\"}\u{1b}[2J\u{202e}";
-        for format in [Form::json("w"), Form::text()] {
-            let line = lines(
-                format,
-                || tracing::warn!(target: "tests", event = "e", task_id = forged, "m"),
-            );
-            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
-            assert!(!line.contains('\u{1b}'), "{line:?}");
-        }
-        let text = lines(
-            Form::text(),
-            || tracing::warn!(target: "tests", event = "e", task_id = forged, "m"),
-        );
-        assert!(!text.contains('\u{202e}'), "{text:?}");
+    fn record(message: &str, fields: Vec<(&'static str, Value)>) -> Record {
+        let message = message.to_owned();
+        Record { name: "e".to_owned(), message, fields, ..Record::new(Level::WARN) }
+    }
+
+    fn forms() -> [Form; 2] {
+        [Form::json("w"), Form::text()]
     }
 
     #[test]
-    fn a_long_value_is_cut() {
-        let long = "é".repeat(10_000);
-        let line = lines(
-            Form::json("w"),
-            || tracing::warn!(target: "tests", event = "e", error = long, "m"),
+    fn a_control_character_a_direction_mark_and_a_quote_are_escaped() {
+        let value = "a\n\t\r\u{1b}\u{7f}\u{9b}\u{61c}\u{2028}\u{202e}\u{2066}\u{feff}\\\" é";
+        let escaped = r#""a\n\t\u000d\u001b\u007f\u009b\u061c\u2028\u202e\u2066\ufeff\\\" é""#;
+        for form in forms() {
+            let line = form.line(&record("m", vec![("error", Value::Text(value.to_owned()))]));
+            assert!(line.contains(escaped), "{line}");
+        }
+        let message = Form::text().line(&record("a\n\u{9b}2J", Vec::new()));
+        assert!(message.ends_with("WARN e: a\\n\\u009b2J\n"), "{message}");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_the_line_says_so() {
+        let long = || Value::Text("é".repeat(10_000));
+        let line = Form::json("w").line(&record("m", vec![("error", long())]));
+        assert!(line.ends_with("éé…\",\"cut\":true}\n"), "{line}");
+        assert!((1000..1300).contains(&line.len()), "{}", line.len());
+        let line = Form::text().line(&record("m", vec![("error", long())]));
+        assert!(line.ends_with("éé… cut=true\n"), "{line}");
+    }
+
+    #[test]
+    fn a_number_stays_a_number_however_large_or_small() {
+        for value in [0.0, -0.0, 2.5, 1e-7, f64::MIN_POSITIVE, f64::MAX, -1e300, 1e15, 5e-324] {
+            let digits = digits(value).expect("it is one");
+            assert!(digits.len() < 30, "{digits}");
+            assert_eq!(serde_json::from_str::<f64>(&digits).ok(), Some(value), "{digits}");
+        }
+        assert_eq!((digits(f64::NAN), digits(f64::INFINITY)), (None, None));
+    }
+
+    /// Text of any characters, and more than usual of those that are escaped.
+    fn text() -> impl Strategy<Value = String> {
+        let special = prop::sample::select(
+            "\n\r\u{0}\u{1b}\u{7f}\u{85}\u{9b}\u{200e}\u{2029}\u{202e}\u{2069}\u{feff}\"\\ =…é"
+                .chars()
+                .collect::<Vec<_>>(),
         );
-        assert!(line.len() < 1_300, "{}", line.len());
+        let characters = prop_oneof![any::<char>(), special, prop::char::range('a', 'z')];
+        let times = prop_oneof![Just(1_usize), 0..300_usize];
+        (prop::collection::vec(characters, 0..12), times)
+            .prop_map(|(characters, times)| String::from_iter(characters).repeat(times))
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            text().prop_map(Value::Text),
+            any::<f64>().prop_filter_map("finite", |value| digits(value).map(Value::Plain)),
+            any::<i64>().prop_map(|value| Value::Plain(value.to_string())),
+        ]
+    }
+
+    /// As many fields as an event can have.
+    fn fields() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
+        const NAMES: [&str; 32] = [
+            "f00",
+            "f01",
+            "f02",
+            "f03",
+            "f04",
+            "f05",
+            "f06",
+            "f07",
+            "f08",
+            "f09",
+            "f10",
+            "f11",
+            "f12",
+            "f13",
+            "f14",
+            "f15",
+            "f16",
+            "f17",
+            "f18",
+            "f19",
+            "f20",
+            "f21",
+            "f22",
+            "f23",
+            "f24",
+            "f25",
+            "f26",
+            "f27",
+            "f28",
+            "f29",
+            "f30",
+            "a_name_as_long_as_any_name_is",
+        ];
+        prop::collection::vec(value(), 0..=NAMES.len())
+            .prop_map(|values| NAMES.into_iter().zip(values).collect())
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn whatever_is_logged_is_one_line_that_is_short_and_steers_nothing(
+            message in text(),
+            fields in fields(),
+        ) {
+            let record = record(&message, fields);
+            for form in forms() {
+                let line = form.line(&record);
+                prop_assert!(line.len() <= LINE_LIMIT_BYTES, "{}", line.len());
+                prop_assert_eq!(line.find(steers), Some(line.len() - 1), "{:?}", line);
+            }
+        }
+
+        #[test]
+        fn json_says_what_was_logged_in_its_order_and_a_cut_text_how_it_began(
+            message in text(),
+            fields in fields(),
+        ) {
+            let record = record(&message, fields);
+            let line = Form::json("w").line(&record);
+            let is_cut = line.ends_with(",\"cut\":true}\n");
+            let said: serde_json::Value = serde_json::from_str(&line).expect("it is JSON");
+            let mut from = 0;
+            let whole = (vec![("msg", Value::Text(message))], record.fields);
+            for (name, value) in whole.0.into_iter().chain(whole.1) {
+                from += line[from..].find(&format!("\"{name}\":")).expect("they are in order");
+                match value {
+                    Value::Plain(digits) => prop_assert_eq!(
+                        &said[name],
+                        &serde_json::from_str::<serde_json::Value>(&digits).expect("a number")
+                    ),
+                    Value::Text(text) => {
+                        let said = said[name].as_str().expect("it is text");
+                        let begins =
+                            said.strip_suffix('…').is_some_and(|part| text.starts_with(part));
+                        prop_assert!(said == text || (is_cut && begins), "{said:?}");
+                    }
+                }
+            }
+        }
     }
 }

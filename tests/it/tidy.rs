@@ -154,10 +154,10 @@ fn the_catalogue_has_every_event_of_the_code_and_no_other() {
 
 /// The catalogue of events as README.md has it.
 fn table_of_events() -> String {
-    let mut table = "| event | level | fields | |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| event | level | fields | meaning |\n|---|---|---|---|\n".to_owned();
     for event in EVENTS {
         let fields = match event.fields {
-            "" => String::new(),
+            "" => "none".to_owned(),
             fields => format!("`{fields}`"),
         };
         writeln!(table, "| `{}` | {} | {fields} | {} |", event.name, event.level, event.meaning)
