@@ -75,8 +75,8 @@ async fn serve(
 fn start_log(config: &Config, worker: &str) -> Result<Lines, Exit> {
     let levels = telemetry::levels(&config.log.level)
         .map_err(|error| Exit::usage(format!("log.level: {error}")))?;
-    let LogConfig { format, buffer, .. } = config.log;
-    telemetry::start(format, levels, Output::Stdout, worker, buffer).map_err(Exit::os)
+    let LogConfig { format, metrics, buffer, .. } = config.log;
+    telemetry::start((format, metrics), levels, Output::Stdout, worker, buffer).map_err(Exit::os)
 }
 
 /// Says so when the operating system does not allow the configured concurrency.

@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::events;
+use super::{Metrics, emf, events, journal};
 
 /// The version of the events' names and fields.
 const VERSION: u32 = 1;
@@ -23,18 +23,31 @@ const LINE_LIMIT_BYTES: usize = 4096;
 
 /// Writes events as lines.
 #[derive(Debug)]
-pub(super) enum Form {
+pub(super) struct Form {
+    look: Look,
+    is_for_the_journal: bool,
+}
+
+#[derive(Debug)]
+enum Look {
     Text,
-    Json { worker: String },
+    Json { worker: String, metrics: Metrics },
 }
 
 impl Form {
     pub(super) fn text() -> Self {
-        Form::Text
+        Form { look: Look::Text, is_for_the_journal: false }
     }
 
-    pub(super) fn json(worker: &str) -> Self {
-        Form::Json { worker: worker.to_owned() }
+    pub(super) fn json(worker: &str, metrics: Metrics) -> Self {
+        let worker = worker.to_owned();
+        Form { look: Look::Json { worker, metrics }, is_for_the_journal: false }
+    }
+
+    /// Each line says its priority first.
+    #[must_use]
+    pub(super) fn for_the_journal(self) -> Self {
+        Form { is_for_the_journal: true, ..self }
     }
 }
 
@@ -67,22 +80,26 @@ impl Form {
     fn line(&self, record: &Record) -> String {
         let mut limit = VALUE_LIMIT_BYTES;
         loop {
-            let line = self.line_with(record, limit);
-            if line.len() <= LINE_LIMIT_BYTES || limit == 0 {
+            let mut line = self.start_of_line(record, limit);
+            if line.len() + "}\n".len() <= LINE_LIMIT_BYTES || limit == 0 {
+                self.end(&mut line, record);
                 return line;
             }
             limit /= 2;
         }
     }
 
-    /// The line with no text longer than this.
-    fn line_with(&self, record: &Record, limit: usize) -> String {
+    /// The line but for its end, with no text longer than this.
+    fn start_of_line(&self, record: &Record, limit: usize) -> String {
         let Record { time, level, name, message, fields } = record;
         let mut line = String::with_capacity(512);
+        if self.is_for_the_journal {
+            line.push_str(journal::priority(*level));
+        }
         let (message, mut is_cut) = cut(message, limit);
-        let written = match self {
-            Form::Text => write!(line, "{time:.3} {level:>5} {name}: {}", Escaped(&message)),
-            Form::Json { worker } => write!(
+        let written = match &self.look {
+            Look::Text => write!(line, "{time:.3} {level:>5} {name}: {}", Escaped(&message)),
+            Look::Json { worker, .. } => write!(
                 line,
                 "{{\"ts\":\"{time:.6}\",\"level\":\"{level}\",\"event\":{},\"v\":{VERSION},\
                  \"msg\":{},\"worker\":{}",
@@ -94,13 +111,13 @@ impl Form {
         written.expect(WRITES);
         for (name, value) in fields {
             match value {
-                Value::Plain(value) => self.push(&mut line, name, value),
+                Value::Number(value) | Value::Truth(value) => self.push(&mut line, name, value),
                 Value::Text(text) => {
                     let (text, was_cut) = cut(text, limit);
                     is_cut |= was_cut;
-                    match self {
-                        Form::Text => self.push(&mut line, name, Plain(&text)),
-                        Form::Json { .. } => self.push(&mut line, name, Quoted(&text)),
+                    match self.look {
+                        Look::Text => self.push(&mut line, name, Plain(&text)),
+                        Look::Json { .. } => self.push(&mut line, name, Quoted(&text)),
                     }
                 }
             }
@@ -108,17 +125,31 @@ impl Form {
         if is_cut {
             self.push(&mut line, "cut", true);
         }
-        line.push_str(match self {
-            Form::Text => "\n",
-            Form::Json { .. } => "}\n",
-        });
         line
     }
 
+    /// Metrics, where they are wanted, and the end. They do not count in the length of the line:
+    /// there are a hundred at most.
+    fn end(&self, line: &mut String, record: &Record) {
+        let Look::Json { metrics, .. } = &self.look else { return line.push('\n') };
+        if *metrics == Metrics::Embedded && record.name == emf::EVENT {
+            let dimension = match record.fields.iter().any(|(name, _)| *name == "table") {
+                true => "table",
+                false => "worker",
+            };
+            let numbers = record.fields.iter().filter_map(|(name, value)| match value {
+                Value::Number(_) => Some(*name),
+                Value::Truth(_) | Value::Text(_) => None,
+            });
+            self.push(line, "_aws", emf::metadata(record.time, dimension, numbers));
+        }
+        line.push_str("}\n");
+    }
+
     fn push(&self, line: &mut String, name: &str, value: impl fmt::Display) {
-        let written = match self {
-            Form::Text => write!(line, " {name}={value}"),
-            Form::Json { .. } => write!(line, ",\"{name}\":{value}"),
+        let written = match self.look {
+            Look::Text => write!(line, " {name}={value}"),
+            Look::Json { .. } => write!(line, ",\"{name}\":{value}"),
         };
         written.expect(WRITES);
     }
@@ -146,8 +177,9 @@ struct Record {
 
 #[derive(Debug)]
 enum Value {
-    /// A number, true or false: it stands as it is.
-    Plain(String),
+    Number(String),
+    /// `true` or `false`.
+    Truth(String),
     Text(String),
 }
 
@@ -165,8 +197,8 @@ impl Record {
         }
     }
 
-    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
-        self.fields.push((field.name(), Value::Plain(value.to_string())));
+    fn number(&mut self, field: &Field, value: impl fmt::Display) {
+        self.fields.push((field.name(), Value::Number(value.to_string())));
     }
 }
 
@@ -180,20 +212,20 @@ impl Visit for Record {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field, value);
+        self.fields.push((field.name(), Value::Truth(value.to_string())));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.plain(field, value);
+        self.number(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field, value);
+        self.number(field, value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         match digits(value) {
-            Some(digits) => self.plain(field, digits),
+            Some(digits) => self.number(field, digits),
             None => self.text(field, value.to_string()),
         }
     }
@@ -305,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_json_line_has_its_common_fields_first_and_numbers_as_numbers() {
-        let line = lines(Form::json("w-1"), || {
+        let line = lines(Form::json("w-1", Metrics::None), || {
             tracing::info!(
                 target: "tests",
                 event = "task.succeeded",
@@ -332,8 +364,107 @@ mod tests {
         Record { name: "e".to_owned(), message, fields, ..Record::new(Level::WARN) }
     }
 
-    fn forms() -> [Form; 2] {
-        [Form::json("w"), Form::text()]
+    fn json() -> Form {
+        Form::json("w", Metrics::None)
+    }
+
+    fn forms() -> [Form; 4] {
+        let journal = [json().for_the_journal(), Form::text().for_the_journal()];
+        let [json_there, text_there] = journal;
+        [json(), Form::text(), json_there, text_there]
+    }
+
+    #[test]
+    fn the_journal_is_told_what_matters_and_nobody_else() {
+        for (level, priority) in [
+            (Level::ERROR, "<3>"),
+            (Level::WARN, "<4>"),
+            (Level::INFO, "<6>"),
+            (Level::DEBUG, "<7>"),
+            (Level::TRACE, "<7>"),
+        ] {
+            let record = Record { level, ..record("m", Vec::new()) };
+            for (form, there) in
+                [(json(), json().for_the_journal()), (Form::text(), Form::text().for_the_journal())]
+            {
+                assert_eq!(there.line(&record), format!("{priority}{}", form.line(&record)));
+                assert!(!form.line(&record).starts_with('<'));
+            }
+        }
+    }
+
+    /// What the specification of the embedded metric format asks of a line; the metrics' names
+    /// and units.
+    fn metrics(line: &str) -> Vec<(String, String)> {
+        assert!(line.starts_with('{') && line.ends_with("}\n"), "a JSON object and nothing else");
+        assert!(line.len() < 16_384, "{}", line.len());
+        let root: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
+        let members = |value: &serde_json::Value| {
+            value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(members(&root["_aws"]), ["CloudWatchMetrics", "Timestamp"]);
+        assert!(root["_aws"]["Timestamp"].as_u64().is_some_and(|at| at > 1_700_000_000_000));
+        let directives = root["_aws"]["CloudWatchMetrics"].as_array().expect("an array");
+        let [directive] = &directives[..] else { panic!("one is enough: {directives:?}") };
+        assert_eq!(members(directive), ["Dimensions", "Metrics", "Namespace"]);
+        assert_eq!(directive["Namespace"], "burstd");
+        let sets = directive["Dimensions"].as_array().expect("an array");
+        assert!(!sets.is_empty(), "at least one set");
+        for set in sets {
+            let keys = set.as_array().expect("an array");
+            assert!(keys.len() <= 9);
+            for key in keys {
+                let value = root[key.as_str().expect("a name")].as_str().expect("it is text");
+                assert!((1..=1024).contains(&value.len()));
+            }
+        }
+        let metrics = directive["Metrics"].as_array().expect("an array");
+        assert!(metrics.len() <= 100);
+        let metric = |metric: &serde_json::Value| {
+            assert_eq!(members(metric), ["Name", "Unit"]);
+            let (name, unit) = (metric["Name"].as_str(), metric["Unit"].as_str());
+            let (name, unit) = (name.expect("a name"), unit.expect("a unit"));
+            assert!((1..=255).contains(&name.len()) && root[name].is_number(), "{name}");
+            assert!(["Count", "Milliseconds", "Bytes", "Seconds", "None"].contains(&unit));
+            (name.to_owned(), unit.to_owned())
+        };
+        metrics.iter().map(metric).collect()
+    }
+
+    #[test]
+    fn a_summary_is_metrics_for_cloudwatch_where_that_is_wanted_and_no_other_line_is() {
+        let number = |text: &str| Value::Number(text.to_owned());
+        let fields = || {
+            vec![
+                ("table", Value::Text("tasks".to_owned())),
+                ("claimed", number("5")),
+                ("lag_s", number("0.5")),
+                ("unknown_ms", Value::Text("NaN".to_owned())),
+                ("is_late", Value::Truth("true".to_owned())),
+            ]
+        };
+        let summary = |fields| Record { name: "stats.summary".to_owned(), ..record("m", fields) };
+        let form = Form::json("w", Metrics::Embedded);
+        let line = form.line(&summary(fields()));
+        let expected = [("claimed", "Count"), ("lag_s", "Seconds")];
+        assert_eq!(metrics(&line), expected.map(|(name, unit)| (name.into(), unit.into())));
+        assert!(line.contains("\"Dimensions\":[[\"table\"]]"), "{line}");
+        metrics(&form.line(&summary(fields().split_off(1))));
+
+        assert!(!json().line(&summary(fields())).contains("_aws"), "nobody wants them");
+        assert!(!form.line(&record("m", fields())).contains("_aws"), "it is another event");
+    }
+
+    #[test]
+    fn metrics_of_the_longest_summary_there_can_be_are_whole() {
+        let numbers = (0..100).map(|number| {
+            let name: &'static str = format!("a_rather_long_name_{number}_ms").leak();
+            (name, Value::Number("1.2345678901234567e300".to_owned()))
+        });
+        let table = Value::Text("x".repeat(2000));
+        let fields = std::iter::once(("table", table)).chain(numbers.take(60)).collect();
+        let record = Record { name: "stats.summary".to_owned(), ..record("m", fields) };
+        assert_eq!(metrics(&Form::json("w", Metrics::Embedded).line(&record)).len(), 60);
     }
 
     #[test]
@@ -351,7 +482,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_and_the_line_says_so() {
         let long = || Value::Text("é".repeat(10_000));
-        let line = Form::json("w").line(&record("m", vec![("error", long())]));
+        let line = json().line(&record("m", vec![("error", long())]));
         assert!(line.ends_with("éé…\",\"cut\":true}\n"), "{line}");
         assert!((1000..1300).contains(&line.len()), "{}", line.len());
         let line = Form::text().line(&record("m", vec![("error", long())]));
@@ -384,8 +515,8 @@ mod tests {
     fn value() -> impl Strategy<Value = Value> {
         prop_oneof![
             text().prop_map(Value::Text),
-            any::<f64>().prop_filter_map("finite", |value| digits(value).map(Value::Plain)),
-            any::<i64>().prop_map(|value| Value::Plain(value.to_string())),
+            any::<f64>().prop_filter_map("finite", |value| digits(value).map(Value::Number)),
+            any::<i64>().prop_map(|value| Value::Number(value.to_string())),
         ]
     }
 
@@ -451,7 +582,7 @@ mod tests {
             fields in fields(),
         ) {
             let record = record(&message, fields);
-            let line = Form::json("w").line(&record);
+            let line = json().line(&record);
             let is_cut = line.ends_with(",\"cut\":true}\n");
             let said: serde_json::Value = serde_json::from_str(&line).expect("it is JSON");
             let mut from = 0;
@@ -459,7 +590,7 @@ mod tests {
             for (name, value) in whole.0.into_iter().chain(whole.1) {
                 from += line[from..].find(&format!("\"{name}\":")).expect("they are in order");
                 match value {
-                    Value::Plain(digits) => prop_assert_eq!(
+                    Value::Number(digits) | Value::Truth(digits) => prop_assert_eq!(
                         &said[name],
                         &serde_json::from_str::<serde_json::Value>(&digits).expect("a number")
                     ),
