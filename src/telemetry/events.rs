@@ -70,19 +70,27 @@ macro_rules! attempt {
     };
 }
 
+/// The same of one that failed, and more.
+macro_rules! failure {
+    ($more:literal) => {
+        concat!(
+            attempt!("function log_group? log_since? log_bytes error_type? max_attempts"),
+            $more
+        )
+    };
+}
+
 /// All of them. An event of two levels stands here twice.
 pub const EVENTS: &[Event] = &[
     info("task.succeeded", attempt!("result_bytes"), "an attempt succeeded"),
     warn(
         "task.attempt_failed",
-        attempt!("error_type? max_attempts retry_in_ms"),
-        "an attempt failed or its outcome is unknown; it is tried again in `retry_in_ms`",
+        failure!(" retry_in_ms"),
+        "an attempt failed or its outcome is unknown; it is tried again in `retry_in_ms`. \
+         `log_group` and `log_since` (epoch milliseconds) lead to the function's own log; \
+         `log_bytes` of it are in the item's `error.log`",
     ),
-    error(
-        "task.failed",
-        attempt!("error_type? max_attempts"),
-        "the last attempt failed, or there can be none",
-    ),
+    error("task.failed", failure!(""), "the last attempt failed, or there can be none"),
     error(
         "task.rejected",
         "queue task_id reason code?",
