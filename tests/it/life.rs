@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::support::eventually;
+use crate::support::program::CANARY;
 use crate::support::world::{
     FUNCTION_TIMEOUT, Item, World, config, config_with, error, n, outcomes, s, seconds_from_now,
     text,
@@ -126,7 +127,7 @@ async fn at_its_last_attempt_a_task_fails_with_type_message_and_log() {
         assert_eq!(text(&item, "attempt"), attempts.to_string(), "{id}");
         assert_eq!(world.calls.of(id).len(), attempts, "{id}");
         assert_eq!(error(&item, "type"), "ValueError");
-        assert_eq!(error(&item, "message"), "no such size");
+        assert_eq!(error(&item, "message"), format!("no such size{CANARY}"));
         assert!(error(&item, "log").contains("[ERROR] ValueError: no such size"));
         assert!(!item.contains_key("due"), "{id}");
     }
