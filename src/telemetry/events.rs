@@ -122,7 +122,7 @@ pub const EVENTS: &[Event] = &[
     ),
     info(
         "limiter.changed",
-        "function from to unit why code? error?",
+        "function from? to unit why code? error?",
         "how many tasks of the function may be in flight, or start in a second, from now on, and \
          `why`; at most every 5 s",
     ),

@@ -369,9 +369,7 @@ mod tests {
     }
 
     fn forms() -> [Form; 4] {
-        let journal = [json().for_the_journal(), Form::text().for_the_journal()];
-        let [json_there, text_there] = journal;
-        [json(), Form::text(), json_there, text_there]
+        [json(), Form::text(), json().for_the_journal(), Form::text().for_the_journal()]
     }
 
     #[test]
@@ -384,9 +382,8 @@ mod tests {
             (Level::TRACE, "<7>"),
         ] {
             let record = Record { level, ..record("m", Vec::new()) };
-            for (form, there) in
-                [(json(), json().for_the_journal()), (Form::text(), Form::text().for_the_journal())]
-            {
+            let [json, text, json_there, text_there] = forms();
+            for (form, there) in [(json, json_there), (text, text_there)] {
                 assert_eq!(there.line(&record), format!("{priority}{}", form.line(&record)));
                 assert!(!form.line(&record).starts_with('<'));
             }
