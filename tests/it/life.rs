@@ -91,7 +91,7 @@ async fn a_payload_of_any_json_type_becomes_json() {
         let task = world.task(id);
         match payload {
             Some(payload) => task.with("payload", payload).put().await,
-            None => task.put().await,
+            None => task.without("payload").put().await,
         }
         assert_eq!(text(&world.until(id, "SUCCEEDED").await, "result"), event, "{id}");
     }
