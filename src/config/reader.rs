@@ -213,7 +213,7 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// `true` or `false`.
     pub(super) fn truth(&mut self, key: &'static str) -> Option<Entry<bool>> {
-        self.take(key, "true or false", |value| value.as_bool())
+        self.take(key, "true or false", DeValue::as_bool)
     }
 
     /// A table in this one; an empty one where there is none.
