@@ -65,6 +65,16 @@ impl Function {
         function
     }
 
+    /// Where its own log is, unless it was given another group.
+    pub fn log_group(&self) -> String {
+        let unqualified = match self.name.split_once(":function:") {
+            Some((_, rest)) => rest,
+            None => &self.name,
+        };
+        let name = unqualified.split_once(':').map_or(unqualified, |(name, _)| name);
+        format!("/aws/lambda/{name}")
+    }
+
     /// The longest it may run.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
@@ -80,6 +90,24 @@ impl Function {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::governor::{CallerRate, Caps};
+
+    #[test]
+    fn a_function_s_log_group_has_its_bare_name() {
+        for name in [
+            "work",
+            "work:live",
+            "function:live",
+            "123456789012:function:work",
+            "arn:aws:lambda:eu-west-1:123456789012:function:work",
+            "arn:aws-cn:lambda:cn-north-1:123456789012:function:work:7",
+        ] {
+            let governor = Governor::new(name, Caps::default(), Arc::new(CallerRate::default()));
+            let function = Function::new(name, Duration::from_secs(1), Arc::new(governor));
+            let bare = if name.starts_with("function") { "function" } else { "work" };
+            assert_eq!(function.log_group(), format!("/aws/lambda/{bare}"), "{name}");
+        }
+    }
 
     #[test]
     fn a_queue_is_one_partition_until_it_has_shards_and_keeps_that_one_then() {

@@ -37,6 +37,9 @@ pub trait Store: Send + Sync + 'static {
         settlement: &Settlement,
     ) -> impl Future<Output = Result<Write, StoreError>> + Send;
 
+    /// The table's name, for the log.
+    fn table(&self) -> &str;
+
     /// What all calls so far have cost.
     fn consumed(&self) -> Consumed;
 }

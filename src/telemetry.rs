@@ -1,8 +1,12 @@
 //! The log: which lines there are, how they look, and where they go.
 
+mod emf;
+pub mod events;
+mod journal;
 mod line;
 mod writer;
 
+use std::env;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, stderr, stdout};
 use std::os::fd::AsFd as _;
@@ -26,6 +30,15 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Whether summaries are metrics, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// They are lines like others.
+    None,
+    /// Where lines are JSON, CloudWatch Logs reads metrics from them.
+    Embedded,
 }
 
 /// Where log lines go.
@@ -59,7 +72,7 @@ pub const BUFFER: usize = 1_000_000;
 ///
 /// When something in this process logs already, or the system gives no descriptor or thread.
 pub fn start(
-    format: Format,
+    (format, metrics): (Format, Metrics),
     levels: Targets,
     output: Output,
     worker: &str,
@@ -70,12 +83,17 @@ pub fn start(
         Output::Stdout => (stdout().as_fd().try_clone_to_owned()?, stdout().is_terminal()),
         Output::Stderr => (stderr().as_fd().try_clone_to_owned()?, stderr().is_terminal()),
     };
-    let (writer, lines) = writer::start(File::from(out), buffer)?;
+    let out = File::from(out);
     let form = match format {
-        Format::Json => Form::json(worker),
-        Format::Auto if !is_terminal => Form::json(worker),
+        Format::Json => Form::json(worker, metrics),
+        Format::Auto if !is_terminal => Form::json(worker, metrics),
         Format::Auto | Format::Text => Form::text(),
     };
+    let form = match journal::is_read_by(&out, env::var_os("JOURNAL_STREAM")) {
+        true => form.for_the_journal(),
+        false => form,
+    };
+    let (writer, lines) = writer::start(out, buffer)?;
     // What libraries say below a warning is for their authors, and may hold payloads. The
     // embedded DynamoDB warns of each refused condition, which is nothing unusual.
     let ours = filter_fn(|metadata| {

@@ -277,6 +277,10 @@ impl Store for DynamoStore {
         self.write(id, &settlement.rev, settling(held, settlement)).await
     }
 
+    fn table(&self) -> &str {
+        &self.table
+    }
+
     fn consumed(&self) -> Consumed {
         self.meter.consumed()
     }

@@ -24,7 +24,7 @@ use crate::local::dynamodb::EmbeddedDynamoDb;
 use crate::local::functions::{DemoEvent, demo};
 use crate::local::{self, lambda::EmbeddedLambda};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{self, BUFFER, Format, Output};
+use crate::telemetry::{self, BUFFER, Format, Metrics, Output};
 
 /// Descriptors beside those of invocations, which need one at each end.
 const SPARE_DESCRIPTORS: u64 = 400;
@@ -61,8 +61,9 @@ impl Demo {
     pub(super) fn run(self) -> Result<(), Exit> {
         let name = daemon::worker_name();
         let levels = telemetry::levels("error").map_err(Exit::software)?;
-        let (lines, _) = telemetry::start(Format::Text, levels, Output::Stderr, &name, BUFFER)
-            .map_err(Exit::os)?;
+        let (lines, _) =
+            telemetry::start((Format::Text, Metrics::None), levels, Output::Stderr, &name, BUFFER)
+                .map_err(Exit::os)?;
         self.check_descriptors()?;
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let dynamodb = EmbeddedDynamoDb::start(anywhere, None).map_err(Exit::os)?;

@@ -16,7 +16,7 @@ use crate::local::dynamodb::EmbeddedDynamoDb;
 use crate::local::functions::{BUILT_IN, built_in};
 use crate::local::{self, lambda::EmbeddedLambda};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{self, BUFFER, Format, Output};
+use crate::telemetry::{self, BUFFER, Format, Metrics, Output};
 
 /// Run DynamoDB, Lambda and the daemon on this machine, without AWS
 #[derive(Args)]
@@ -40,8 +40,9 @@ impl Dev {
         let levels = telemetry::levels(&self.log_level)
             .map_err(|error| Exit::usage(format!("--log-level {}: {error}", self.log_level)))?;
         let name = daemon::worker_name();
-        let (lines, _) = telemetry::start(Format::Text, levels, Output::Stdout, &name, BUFFER)
-            .map_err(Exit::os)?;
+        let (lines, _) =
+            telemetry::start((Format::Text, Metrics::None), levels, Output::Stdout, &name, BUFFER)
+                .map_err(Exit::os)?;
         let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
         descriptors::raise();
         let dynamodb = self.dynamodb()?;

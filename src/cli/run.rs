@@ -71,6 +71,6 @@ async fn serve(
 fn start_log(config: &Config, worker: &str) -> Result<(Lines, Levels), Exit> {
     let levels = telemetry::levels(&config.log.level)
         .map_err(|error| Exit::usage(format!("log.level: {error}")))?;
-    let LogConfig { format, buffer, .. } = config.log;
-    telemetry::start(format, levels, Output::Stdout, worker, buffer).map_err(Exit::os)
+    let LogConfig { format, metrics, buffer, .. } = config.log;
+    telemetry::start((format, metrics), levels, Output::Stdout, worker, buffer).map_err(Exit::os)
 }

@@ -26,7 +26,7 @@ impl Config {
             ),
             named(old_limits.pace != limits.pace, "poll"),
             named(old_limits.drain != limits.drain, "shutdown"),
-            named(self.log.level != new.log.level, "log.level"),
+            named(self.log.level != new.log.level, "[log] level"),
         ];
         let by_name = |config: &Config| -> BTreeMap<_, _> {
             config.queues.iter().map(|queue| (queue.name.clone(), queue.clone())).collect()
@@ -90,7 +90,7 @@ mod tests {
                 "max_bytes_in_flight",
                 "poll",
                 "shutdown",
-                "log.level",
+                "[log] level",
                 "queues.a",
                 "queues.b (gone)",
                 "queues.c (new)",

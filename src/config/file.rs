@@ -11,7 +11,7 @@ use crate::aws::Http;
 use crate::dispatcher::{Limits, Pace};
 use crate::governor::Caps;
 use crate::retry::{Backoff, OnUnknown, Policy};
-use crate::telemetry::{self, Format};
+use crate::telemetry::{self, Format, Metrics};
 
 /// More in flight than this is surely a slip of the finger.
 const MOST_IN_FLIGHT: u32 = 100_000;
@@ -245,10 +245,21 @@ fn log(mut section: Section<'_, '_>) -> LogConfig {
         section.complain(level, error);
     }
     let buffer = section.size("buffer", ByteSize::kb(64)..=ByteSize::gb(1));
+    let format = value(format, Format::Auto);
+    let emf = section.truth("emf");
+    if let (Some(emf), Format::Text) = (&emf, format)
+        && emf.value
+    {
+        section.complain(emf, "needs format = \"json\"".to_owned());
+    }
     let log = LogConfig {
-        format: value(format, Format::Auto),
+        format,
         level: value(level, "info".to_owned()),
         buffer: bytes(buffer, telemetry::BUFFER),
+        metrics: match value(emf, false) {
+            true => Metrics::Embedded,
+            false => Metrics::None,
+        },
     };
     section.finish();
     log

@@ -13,7 +13,7 @@ use crate::aws::Http;
 use crate::dispatcher::Limits;
 use crate::governor::Caps;
 use crate::retry::Policy;
-use crate::telemetry::Format;
+use crate::telemetry::{Format, Metrics};
 
 pub use changes::Changes;
 pub use reader::Problem;
@@ -89,6 +89,8 @@ pub struct LogConfig {
     pub level: String,
     /// Bytes that may wait to be written before nothing more is claimed.
     pub buffer: usize,
+    /// `emf`: whether summaries are metrics, too.
+    pub metrics: Metrics,
 }
 
 impl Config {
@@ -274,6 +276,21 @@ level = "loud"
                  second, minute or hour, such as \"50/s\", \"200/m\" or \"1000/h\"",
                 "line 6: functions.g.max_concurrency = 0: must be between 1 and 100000",
             ]
+        );
+    }
+
+    #[test]
+    fn metrics_need_lines_that_can_hold_them() {
+        let log = |keys: &str| format!("{MINIMAL}[log]\n{keys}");
+        let config = Config::parse(&log("emf = true\n")).expect("it is valid");
+        assert_eq!(config.log.metrics, Metrics::Embedded);
+        assert_eq!(
+            problems(&log("format = \"text\"\nemf = true\n")),
+            ["line 6: log.emf = true: needs format = \"json\""]
+        );
+        assert_eq!(
+            problems(&log("emf = \"yes\"\n")),
+            ["line 5: log.emf = \"yes\": must be true or false"]
         );
     }
 

@@ -211,6 +211,11 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn truth(&mut self, key: &'static str) -> Option<Entry<bool>> {
+        self.take(key, "true or false", DeValue::as_bool)
+    }
+
     /// A table in this one; an empty one where there is none.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'r, 'a> {
         self.known.push(key);

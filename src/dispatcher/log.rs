@@ -44,6 +44,28 @@ macro_rules! attempt_line {
     }};
 }
 
+/// The same of an attempt that failed, and where the function's own log tells of it.
+macro_rules! failure_line {
+    ($level:ident, $event:literal, $queue:expr, $attempted:expr, $($rest:tt)*) => {{
+        let (function, attempted) = (&$queue.function, $attempted);
+        let failure = attempted.settlement.verdict.failure();
+        let has_run = attempted.not_run.is_none();
+        attempt_line!(
+            $level,
+            $event,
+            $queue,
+            attempted,
+            function = function.name,
+            log_group = has_run.then(|| function.log_group()),
+            log_since = has_run.then_some(attempted.claim.started_at.as_millis()),
+            log_bytes = failure.and_then(|failure| failure.log.as_ref()).map_or(0, String::len),
+            error_type = failure.map(|failure| failure.error_type.as_str()),
+            max_attempts = max_attempts(&attempted.claim, &$queue.policy),
+            $($rest)*
+        )
+    }};
+}
+
 fn settled(queue: &Queue, attempted: &Attempted) {
     match &attempted.settlement.verdict {
         Verdict::Succeed(result) => {
@@ -69,35 +91,23 @@ fn settled(queue: &Queue, attempted: &Attempted) {
             let words = "the function may be running; it is tried again when the lease has ended";
             again(queue, attempted, attempted.claim.lease.until, words);
         }
-        Verdict::Fail(_) => attempt_line!(
-            error,
-            "task.failed",
-            queue,
-            attempted,
-            error_type = error_type(attempted),
-            max_attempts = max_attempts(&attempted.claim, &queue.policy),
-            "task failed for good"
-        ),
+        Verdict::Fail(_) => {
+            failure_line!(error, "task.failed", queue, attempted, "task failed for good");
+        }
         Verdict::Release => {}
     }
 }
 
 /// An attempt that another will follow.
 fn again(queue: &Queue, attempted: &Attempted, at: Timestamp, words: &str) {
-    attempt_line!(
+    failure_line!(
         warn,
         "task.attempt_failed",
         queue,
         attempted,
-        error_type = error_type(attempted),
-        max_attempts = max_attempts(&attempted.claim, &queue.policy),
         retry_in_ms = millis(at.since(attempted.settlement.finished_at)),
         "attempt failed; {words}"
     );
-}
-
-fn error_type(attempted: &Attempted) -> Option<&str> {
-    attempted.settlement.verdict.failure().map(|failure| failure.error_type.as_str())
 }
 
 fn released(queue: &Queue, attempted: &Attempted) {

@@ -102,10 +102,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     /// Says what was done since the last summary.
     pub(super) fn summarise(&mut self) {
         let now = Instant::now();
-        let totals = self.totals();
+        let (totals, overview) = (self.totals(), self.overview(now));
         let next = Tally { before: totals, ..Tally::new(now) };
         let tally = std::mem::replace(&mut self.tally, next);
-        say(&tally, &totals, &self.overview(now), self.worker.memory.taken(), now);
+        say(self.worker.store.table(), &tally, &totals, &overview, self.worker.memory.taken(), now);
     }
 
     fn totals(&self) -> Totals {
@@ -121,12 +121,20 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     }
 }
 
-fn say(tally: &Tally, totals: &Totals, overview: &Overview, bytes_in_flight: usize, now: Instant) {
+fn say(
+    table: &str,
+    tally: &Tally,
+    totals: &Totals,
+    overview: &Overview,
+    bytes_in_flight: usize,
+    now: Instant,
+) {
     let (counts, before) = (&totals.counts, &tally.before.counts);
     let (consumed, consumed_before) = (totals.consumed, tally.before.consumed);
     let units = |now: u64, before: u64| (now - before) as f64 / 1e3;
     info!(
         event = "stats.summary",
+        table,
         span_s = now.saturating_duration_since(tally.since).as_secs_f64().round(),
         claimed = counts.claimed - before.claimed,
         succeeded = counts.succeeded - before.succeeded,

@@ -1,5 +1,11 @@
 //! The real program: signals, crashes, exit codes, and what the service manager is told.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 use burstd::local::lambda::{Answer, Call};
@@ -239,6 +245,30 @@ fn without_a_region_it_says_how_to_set_one() {
     let (code, said) = failure(&Program::with(&config()).run(&["run"]));
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("AWS_REGION"), "{said}");
+}
+
+#[test]
+fn the_journal_alone_is_told_priorities() {
+    let program = Program::with(&config());
+    let (journal, mut reader) = UnixStream::pair().expect("two sockets");
+    let journal = File::from(OwnedFd::from(journal));
+    let metadata = journal.metadata().expect("it is open");
+    let name = format!("{}:{}", metadata.dev(), metadata.ino());
+    let run = |stdout: Stdio| {
+        let mut run = command(&["run", "--config"]);
+        run.arg(program.config()).env("JOURNAL_STREAM", &name).stdout(stdout);
+        run.output().expect("the program runs")
+    };
+    run(journal.into());
+    let mut said = String::new();
+    reader.read_to_string(&mut said).expect("it is text");
+    let [started, failed] = &said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert!(started.starts_with("<6>{") && started.contains("daemon.started"), "{said}");
+    assert!(failed.starts_with("<3>{") && failed.contains("daemon.failed"), "{said}");
+
+    let piped = String::from_utf8(run(Stdio::piped()).stdout).expect("it is text");
+    assert!(piped.lines().count() == 2 && !piped.contains("\n<"), "{piped}");
+    assert!(piped.starts_with('{'), "{piped}");
 }
 
 #[test]

@@ -47,10 +47,10 @@ async fn limits_queues_and_the_log_s_level_change_and_no_task_in_flight_notices(
     // The queue is gone, another is there; what runs goes on.
     program.rewrite(|config| {
         let config = config.replace("[queues.work]", "[queues.other]");
-        config + "[log]\nlevel = \"debug\"\n"
+        config.replace("level = \"trace\"", "level = \"debug\"")
     });
     let line = reload(&daemon).await;
-    assert_eq!(line["changed"], "log.level, queues.other (new), queues.work (gone)");
+    assert_eq!(line["changed"], "[log] level, queues.other (new), queues.work (gone)");
     world.task("o").with("queue", s("other")).put().await;
     world.until_running(5).await;
     gate.add_permits(1);

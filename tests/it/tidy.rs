@@ -1,7 +1,11 @@
 //! Rules of this code that a machine can check.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use burstd::telemetry::events::EVENTS;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -110,11 +114,15 @@ fn files_and_lines_are_short_and_each_file_says_what_it_is() {
     }
 }
 
-#[test]
-fn every_event_of_the_log_is_documented() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("it can be read");
-    let mut events = Vec::new();
-    for (_, text) in files(&["src"]) {
+/// The names of events in the code, with or without `event = ` before them.
+fn events_in_the_code() -> BTreeSet<String> {
+    let areas: BTreeSet<_> =
+        EVENTS.iter().filter_map(|event| Some(event.name.split_once('.')?.0)).collect();
+    let mut events = BTreeSet::new();
+    for (name, text) in files(&["src"]) {
+        if name == "src/telemetry/events.rs" {
+            continue;
+        }
         let code = text.split("#[cfg(test)]").next().expect("there is a first part");
         // Fail points have names of the same form.
         let lines = code.lines().filter(|line| !line.contains("reach("));
@@ -124,22 +132,48 @@ fn every_event_of_the_log_is_documented() {
             let Some((event, _)) = literal.and_then(|rest| rest.split_once('"')) else { continue };
             let is_event = said.is_some()
                 || event.split_once('.').is_some_and(|(area, name)| {
-                    let areas = [
-                        "daemon", "task", "claim", "store", "lambda", "function", "stats",
-                        "systemd", "dev",
-                    ];
-                    areas.contains(&area)
-                        && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                    areas.contains(area) && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
                 });
             if is_event {
-                events.push(event.to_owned());
+                events.insert(event.to_owned());
             }
         }
     }
-    assert!(events.len() > 20, "they are found: {events:?}");
-    let missing: Vec<_> =
-        events.iter().filter(|event| !readme.contains(&format!("`{event}`"))).collect();
-    assert!(missing.is_empty(), "README.md does not name {missing:?}");
+    events
+}
+
+#[test]
+fn the_catalogue_has_every_event_of_the_code_and_no_other() {
+    let promised: BTreeSet<_> = EVENTS.iter().map(|event| event.name.to_owned()).collect();
+    let told = events_in_the_code();
+    let unknown: Vec<_> = told.difference(&promised).collect();
+    assert!(unknown.is_empty(), "src/telemetry/events.rs does not know {unknown:?}");
+    let silent: Vec<_> = promised.difference(&told).collect();
+    assert!(silent.is_empty(), "nobody tells {silent:?}, which src/telemetry/events.rs promises");
+}
+
+/// The catalogue of events as README.md has it.
+fn table_of_events() -> String {
+    let mut table = "| event | level | fields | meaning |\n|---|---|---|---|\n".to_owned();
+    for event in EVENTS {
+        let fields = match event.fields {
+            "" => "none".to_owned(),
+            fields => format!("`{fields}`"),
+        };
+        writeln!(table, "| `{}` | {} | {fields} | {} |", event.name, event.level, event.meaning)
+            .expect("writing to a string cannot fail");
+    }
+    table
+}
+
+/// A name, a level or a field that changes is an interface that breaks: README.md shows it.
+#[test]
+fn readme_has_the_catalogue_of_events() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("it can be read");
+    let (_, rest) = readme.split_once("<!-- events -->\n").expect("its beginning is marked");
+    let (table, _) = rest.split_once("<!-- end of events -->\n").expect("and so is its end");
+    let right = table_of_events();
+    assert!(table == right, "README.md must have between the marks of its events:\n{right}");
 }
 
 #[test]

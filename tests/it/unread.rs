@@ -10,7 +10,7 @@ use burstd::local::lambda::{Answer, Call};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::eventually;
-use crate::support::program::{Program, command};
+use crate::support::program::{Program, command, objection};
 use crate::support::world::{World, config, config_with};
 
 /// A daemon whose output nobody reads. Dropping it kills it.
@@ -85,6 +85,7 @@ async fn while_nobody_reads_claims_pause_and_then_every_attempt_has_its_line() {
         let event = format!("\"event\":\"{event}\"");
         lines.iter().filter(|line| line.contains(&event)).count() as u64
     };
+    assert_eq!(lines.iter().find_map(|line| objection(line)), None);
     assert_eq!(of("task.attempt_failed") + of("task.failed"), TASKS * ATTEMPTS);
     assert!(of("claims.paused") >= 1 && of("claims.resumed") >= 1);
     assert_eq!(of("log.dropped"), 0);

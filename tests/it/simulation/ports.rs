@@ -154,6 +154,10 @@ impl Store for Port {
         self.call("settle", move |world| world.settle(&id, &held, &settlement)).await
     }
 
+    fn table(&self) -> &str {
+        "simulated"
+    }
+
     fn consumed(&self) -> Consumed {
         Consumed::default()
     }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use burstd::local::lambda::{Answer, Call, LocalFunction};
 
+use super::program::CANARY;
+
 /// One execution, as the endpoint saw it.
 #[derive(Clone, Debug)]
 pub struct Execution {
@@ -22,7 +24,7 @@ pub struct Execution {
 pub struct Calls(Arc<Mutex<Vec<Execution>>>);
 
 impl Calls {
-    /// A function that does `code` and is recorded.
+    /// A function that does `code` and is recorded. The words of its errors must not be logged.
     pub fn function<F, R>(&self, timeout: Duration, code: F) -> LocalFunction
     where
         F: Fn(Call) -> R + Send + Sync + 'static,
@@ -34,7 +36,10 @@ impl Calls {
             let (calls, code) = (calls.clone(), code.clone());
             async move {
                 let execution = EndOnDrop { index: calls.begin(&call), calls };
-                let answer = code(call).await;
+                let mut answer = code(call).await;
+                if let Answer::Raised { message, .. } = &mut answer {
+                    message.push_str(CANARY);
+                }
                 drop(execution);
                 answer
             }

@@ -1,11 +1,12 @@
 //! The real program, as a process.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use burstd::telemetry::events::OBJECTION;
 use burstd::usage;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
@@ -14,15 +15,25 @@ use super::eventually;
 use super::manager::Manager;
 use super::world::World;
 
+/// Stands in credentials, environment, payloads, results and errors of all tests, and must never
+/// stand in what a program says.
+pub const CANARY: &str = "canary-5b1f09e7";
+
 /// burstd with a configuration of its own.
 pub struct Program {
     directory: TempDir,
 }
 
 impl Program {
-    /// The program, with this configuration.
+    /// The program, with this configuration. It logs all there is, unless told otherwise.
     pub fn with(config: &str) -> Self {
         let program = Program { directory: TempDir::new().expect("a directory") };
+        let trace = "[log]\nlevel = \"trace\"\n";
+        let config = match (config.contains("[log]"), config.contains("\nlevel = ")) {
+            (true, true) => config.to_owned(),
+            (true, false) => config.replace("[log]\n", trace),
+            (false, _) => format!("{config}\n{trace}"),
+        };
         std::fs::write(program.config(), config).expect("the file is written");
         program
     }
@@ -55,7 +66,9 @@ impl Program {
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = command(arguments);
         command.arg("--config").arg(self.config());
-        command.output().expect("the program runs")
+        let output = command.output().expect("the program runs");
+        check(&output);
+        output
     }
 
     /// Starts the daemon.
@@ -104,33 +117,60 @@ impl Program {
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burstd"));
     command.args(arguments).env_clear().envs([
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_ACCESS_KEY_ID", CANARY),
+        ("AWS_SECRET_ACCESS_KEY", CANARY),
+        ("AWS_SESSION_TOKEN", CANARY),
+        ("PASSWORD_OF_SOMETHING", CANARY),
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("HOME", "/nonexistent"),
     ]);
     command
 }
 
-/// A program that runs. Dropping it kills it.
+/// What is wrong with a line, whatever the test is about.
+pub fn objection(line: &str) -> Option<String> {
+    let is_wrong = line.contains(CANARY) || line.contains(OBJECTION);
+    is_wrong.then(|| format!("no program may say this: {line}"))
+}
+
+/// Fails when a program has said what none may.
+pub fn check(output: &Output) {
+    for said in [&output.stdout, &output.stderr] {
+        assert_eq!(String::from_utf8_lossy(said).lines().find_map(objection), None);
+    }
+}
+
+/// A program that runs. Dropping it kills it, and fails when it has said what none may.
 pub struct Process {
     child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
+    lines: Lines,
+    errors: Lines,
+    readers: Vec<JoinHandle<()>>,
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// Reads lines as they come.
+fn read(output: impl Read + Send + 'static, each: fn(&str)) -> (Lines, JoinHandle<()>) {
+    let lines = Lines::default();
+    let seen = lines.clone();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            each(&line);
+            seen.lock().expect("nobody panics with it").push(line);
+        }
+    });
+    (lines, reader)
 }
 
 impl Process {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let output = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        let seen = lines.clone();
-        let reader = thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                seen.lock().expect("nobody panics with it").push(line);
-            }
-        });
-        Process { child, lines, reader: Some(reader) }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let (lines, reader) = read(child.stdout.take().expect("it is a pipe"), |_| {});
+        let errors = child.stderr.take().expect("it is a pipe");
+        let (errors, reader_of_errors) = read(errors, |line| eprintln!("{line}"));
+        Process { child, lines, errors, readers: vec![reader, reader_of_errors] }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -160,12 +200,17 @@ impl Process {
 
     /// Kills it if it runs still; everything it has printed.
     pub fn finish(mut self) -> Vec<String> {
+        self.end();
+        self.lines()
+    }
+
+    fn end(&mut self) {
         // It may have ended already.
         self.child.kill().ok();
-        if let Some(reader) = self.reader.take() {
+        self.child.wait().ok();
+        for reader in self.readers.drain(..) {
             reader.join().expect("the reader does not panic");
         }
-        self.lines()
     }
 
     /// What it has printed so far.
@@ -205,14 +250,18 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.end();
+        let errors = self.errors.lock().expect("nobody panics with it");
+        let wrong = self.lines().iter().chain(errors.iter()).find_map(|line| objection(line));
+        if !thread::panicking() {
+            assert_eq!(wrong, None);
+        }
     }
 }
 
 /// A command's exit code, and what it said: as an error, or in its log.
 pub fn failure(output: &Output) -> (i32, String) {
+    check(output);
     let said = [&output.stderr[..], &output.stdout[..]].concat();
     let code = output.status.code().expect("it was not killed");
     (code, String::from_utf8_lossy(&said).replace("\\\"", "\""))
@@ -220,6 +269,7 @@ pub fn failure(output: &Output) -> (i32, String) {
 
 /// What a command printed; it must have succeeded.
 pub fn success(output: &Output) -> String {
+    check(output);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
