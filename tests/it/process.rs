@@ -203,7 +203,13 @@ async fn each_attempt_leaves_one_line_with_all_its_numbers_and_no_data() {
     assert_eq!(of("task.attempt_failed")["level"], "WARN");
     let failed = of("task.failed");
     assert_eq!((&failed["level"], &failed["error_type"]), (&"ERROR".into(), &"ValueError".into()));
-    of("stats.summary");
+    let summary = of("stats.summary");
+    assert_eq!((&summary["table"], &summary["succeeded"]), (&"tasks".into(), &1.into()));
+    for number in ["invoke_p50_ms", "write_p99_ms", "write_units", "resident_bytes", "descriptors"]
+    {
+        let number = summary[number].as_f64().expect("it is a number");
+        assert!(number > 0.0, "{summary}");
+    }
     of("daemon.stopped");
     let secrets: Vec<_> = lines.iter().filter(|line| line.contains("secret")).collect();
     assert!(secrets.is_empty(), "{secrets:?}");

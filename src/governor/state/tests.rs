@@ -238,3 +238,53 @@ fn under_a_limit_nobody_has_told_of_the_places_are_kept_full() {
     // At best 200 each half second.
     assert!(took < Duration::from_secs_f64(50.0 / 0.95), "{took:?}");
 }
+
+#[test]
+fn other_caps_hold_from_now_on_and_what_lambda_tells_stays() {
+    let (mut state, now) = (free(), Instant::now());
+    state.told(Concurrency::Reserved(120), now);
+    let cap = |most| Caps { max_concurrency: Some(most), ramp: 100_000, ..Caps::default() };
+    state.set_caps(cap(50), now);
+    let running = fill(&mut state, now, 500);
+    assert_eq!(running.len(), 50);
+    state.set_caps(cap(20), now);
+    running[..30].iter().for_each(|start| state.ended(*start, now));
+    assert_eq!(state.start(now).err(), Some(Wait::Full), "twenty run");
+    state.set_caps(cap(500), now);
+    assert_eq!(fill(&mut state, now, 500).len(), 100, "Lambda gives 120");
+    state.set_caps(Caps { start_rate: Some(100.0), ..cap(500) }, now);
+    running[30..].iter().for_each(|start| state.ended(*start, now));
+    assert_eq!(fill(&mut state, now, 500).len(), 1, "the pace is evenly spread");
+}
+
+#[test]
+fn the_limit_that_binds_is_named_and_only_while_it_does() {
+    let caps = Caps { max_concurrency: Some(40), ..Caps::default() };
+    let told = |caps, concurrency| {
+        let (mut state, now) = (State::new(caps), Instant::now());
+        if let Some(concurrency) = concurrency {
+            state.told(concurrency, now);
+        }
+        assert!(matches!(state.bound(now), None | Some((_, Some(0)))), "nobody runs");
+        fill(&mut state, now, 5000);
+        state.bound(now)
+    };
+    let paced = Caps { start_rate: Some(50.0), ..Caps::default() };
+    for (caps, concurrency, bound) in [
+        (caps, None, ("max_concurrency", Some(40))),
+        (caps, Some(Concurrency::Reserved(30)), ("reserved concurrency", Some(30))),
+        (caps, Some(Concurrency::Shared(30)), ("account concurrency", Some(30))),
+        (caps, Some(Concurrency::Reserved(0)), (Concurrency::Reserved(0).why(), Some(0))),
+        (Caps::default(), None, ("ramp", None)),
+        (paced, None, ("start_rate", None)),
+    ] {
+        assert_eq!(told(caps, concurrency), Some(bound));
+    }
+    let (mut state, now) = (free(), Instant::now());
+    let starts = fill(&mut state, now, 100);
+    starts[50..].iter().for_each(|start| {
+        state.throttled(*start, ACCOUNT, now);
+    });
+    assert_eq!(state.bound(now).map(|(why, _)| why), Some("throttles"));
+    assert_eq!(state.throttles(), 50);
+}
