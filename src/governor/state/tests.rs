@@ -250,6 +250,7 @@ fn other_caps_hold_from_now_on_and_what_lambda_tells_stays() {
     state.set_caps(cap(20), now);
     running[..30].iter().for_each(|start| state.ended(*start, now));
     assert_eq!(state.start(now).err(), Some(Wait::Full), "twenty run");
+    let now = now + millis(1000);
     state.set_caps(cap(500), now);
     assert_eq!(fill(&mut state, now, 500).len(), 100, "Lambda gives 120");
     state.set_caps(Caps { start_rate: Some(100.0), ..cap(500) }, now);
