@@ -1,5 +1,6 @@
 //! Lambda's Invoke.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_lambda::operation::RequestId as _;
@@ -9,7 +10,8 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{LogType, ThrottleReason};
 use aws_smithy_types::base64;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 use super::errors::{configuration_refusal, invoke_outcome};
 use super::transport::{Sent, Transport, send_by};
@@ -25,6 +27,9 @@ const CONTEXT_LIMIT_BYTES: usize = 3583;
 /// How long Lambda may take to tell a function's configuration.
 const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The account's concurrency is not read again for so long.
+const SHARED_STAYS: Duration = Duration::from_secs(10);
+
 /// No more of a function's own words is kept on the item.
 const MESSAGE_LIMIT_BYTES: usize = 2048;
 
@@ -33,11 +38,14 @@ const MESSAGE_LIMIT_BYTES: usize = 2048;
 pub struct LambdaInvoker {
     client: aws_sdk_lambda::Client,
     transport: Transport,
+    /// What the account's functions share, and when that was read: it is asked for once for all
+    /// functions that are looked at together.
+    shared: Arc<Mutex<Option<(Instant, u32)>>>,
 }
 
 impl LambdaInvoker {
     pub(super) fn new(client: aws_sdk_lambda::Client, transport: Transport) -> Self {
-        LambdaInvoker { client, transport }
+        LambdaInvoker { client, transport, shared: Arc::default() }
     }
 
     fn request(&self, invocation: &Invocation<'_>) -> InvokeFluentBuilder {
@@ -47,6 +55,20 @@ impl LambdaInvoker {
             .log_type(LogType::Tail)
             .set_client_context(client_context(invocation))
             .payload(Blob::new(invocation.claim.task.payload.0.as_bytes()))
+    }
+}
+
+impl LambdaInvoker {
+    async fn shared_concurrency(&self) -> Option<u32> {
+        let mut known = self.shared.lock().await;
+        if let Some((_, shared)) = known.filter(|(read_at, _)| read_at.elapsed() < SHARED_STAYS) {
+            return Some(shared);
+        }
+        let account = self.client.get_account_settings().send().await.ok()?;
+        let shared = account.account_limit()?.unreserved_concurrent_executions()?;
+        let shared = u32::try_from(shared).ok()?;
+        *known = Some((Instant::now(), shared));
+        Some(shared)
     }
 }
 
@@ -105,9 +127,7 @@ impl Invoker for LambdaInvoker {
             if let Some(own) = own.reserved_concurrent_executions() {
                 return u32::try_from(own).ok().map(Concurrency::Reserved);
             }
-            let account = self.client.get_account_settings().send().await.ok()?;
-            let shared = account.account_limit()?.unreserved_concurrent_executions()?;
-            u32::try_from(shared).ok().map(Concurrency::Shared)
+            self.shared_concurrency().await.map(Concurrency::Shared)
         };
         timeout(CONFIGURATION_TIMEOUT, reads).await.ok()?
     }
