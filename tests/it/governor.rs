@@ -1,9 +1,11 @@
 //! The daemon before functions with limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use burstd::local::lambda::{Answer, Call};
 use burstd::local::limits::Limits;
+use tokio::sync::Semaphore;
 
 use crate::support::eventually;
 use crate::support::program::Program;
@@ -99,15 +101,22 @@ async fn a_function_that_is_switched_off_is_paused_and_said_and_no_attempt_is_sp
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_account_has_left_is_the_limit_of_a_function_without_its_own() {
     let limits = Limits { account_concurrency: Some(7), ..Limits::default() };
-    let world = World::limited(None, limits, async |call: Call| {
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        Answer::Returned(call.payload)
+    let gate = Arc::new(Semaphore::new(0));
+    let closed = gate.clone();
+    let world = World::limited(None, limits, move |call: Call| {
+        let closed = closed.clone();
+        async move {
+            drop(closed.acquire().await);
+            Answer::Returned(call.payload)
+        }
     })
     .await;
     for number in 0..40 {
         world.task(&number.to_string()).put().await;
     }
     let daemon = world.daemon(&config()).await;
+    world.until_running(7).await;
+    gate.add_permits(1);
     world.until_all(40, "SUCCEEDED").await;
     daemon.stop().await;
     let running = world.lambda.running();
