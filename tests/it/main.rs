@@ -14,6 +14,7 @@ mod life;
 mod memory;
 mod model;
 mod nemesis;
+mod packages;
 mod process;
 mod simulation;
 mod store;
