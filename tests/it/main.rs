@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "nobody depends on a test")]
 
 mod adversity;
+mod boxed;
 mod cli;
 mod clocks;
 mod contract;

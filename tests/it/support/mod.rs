@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod invoke;
+pub mod machine;
 pub mod program;
 pub mod proxy;
 pub mod raw;
