@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
 use crate::support::program::{command, success};
 
 fn repository(file: &str) -> String {
@@ -91,4 +94,37 @@ fn every_shell_completes_every_command() {
 fn the_two_units_differ_in_the_name_of_the_configuration_alone() {
     let of_a_name = repository("systemd/burstd@.service");
     assert_eq!(of_a_name.replace("%i", "burstd"), repository("systemd/burstd.service"));
+}
+
+#[test]
+fn both_packages_bring_the_same_files() {
+    let manifest = repository("Cargo.toml");
+    let manifest = DeTable::parse(&manifest).expect("it is TOML");
+    let metadata = manifest.get_ref()["package"].get_ref().get("metadata").expect("it is there");
+    let assets = |package: &str| {
+        let package = metadata.get_ref().get(package).expect("it is there");
+        package.get_ref().get("assets").and_then(|it| it.get_ref().as_array()).expect("a list")
+    };
+    let text = |value: Option<&Spanned<DeValue<'_>>>| {
+        value.and_then(|value| value.get_ref().as_str()).expect("it is text").to_owned()
+    };
+    let deb = assets("deb").iter().map(Spanned::get_ref);
+    let deb = deb.map(|asset| (text(asset.get(0)), text(asset.get(1))));
+    let rpm = assets("generate-rpm").iter().map(Spanned::get_ref);
+    let rpm = rpm.map(|asset| (text(asset.get("source")), text(asset.get("dest"))));
+    // Debian has functions of zsh, and licences, in places of its own.
+    let rpm: BTreeMap<_, _> = rpm
+        .filter(|(source, _)| source != "LICENSE")
+        .map(|(source, place)| (source, place.replace("site-functions", "vendor-completions")))
+        .collect();
+    let deb: BTreeMap<_, _> = deb.map(|(source, place)| (source, format!("/{place}"))).collect();
+    assert_eq!(deb, rpm);
+    let generated = generated();
+    for source in deb.keys() {
+        match source.strip_prefix("target/package/") {
+            Some(name) => assert!(generated.contains_key(name), "{name} is not generated"),
+            None if source == "target/release/burstd" => {}
+            None => assert!(!repository(source).is_empty(), "{source} is empty"),
+        }
+    }
 }
