@@ -15,16 +15,20 @@ burstd claims the due items of a DynamoDB table, each with a conditional write, 
 Lambda invocation, hundreds at the same moment, and writes status and result back onto the item.
 Kill it, restart it, run three of it: no task is lost. A task runs at least once.";
 
-const SIGNALS: [(&str, &str); 2] = [
+const SIGNALS: [(&str, &str); 3] = [
     (
         "SIGTERM, SIGINT",
         "Nothing more is claimed; what runs is awaited for `[shutdown] drain`; what was claimed \
          and not started is given back without costing an attempt. The exit code is 0.",
     ),
     (
-        "a second one",
+        "a second of these",
         "Stops at once. What is left behind runs on in Lambda and is claimed again when its lease \
          has ended.",
+    ),
+    (
+        "SIGHUP",
+        "Reads the configuration again. A wrong file changes nothing; the log says what is wrong.",
     ),
 ];
 
@@ -57,7 +61,11 @@ const ENVIRONMENT: [(&str, &str); 4] = [
         "AWS_CA_BUNDLE, HTTPS_PROXY, HTTP_PROXY, NO_PROXY",
         "Certificates that are trusted instead of the system's, and proxies, for all calls.",
     ),
-    ("NOTIFY_SOCKET", "The service manager is told when burstd is ready and when it stops."),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC",
+        "The service manager is told when burstd is ready, what it does, that it works, and when \
+         it stops.",
+    ),
 ];
 
 /// burstd(8).
