@@ -1,6 +1,7 @@
 //! The units in a real systemd.
 
 mod life;
+mod manager;
 
 use std::process::Child;
 use std::time::Duration;
