@@ -27,6 +27,20 @@ const NO_PERMISSION: u8 = 77;
 /// The configuration, or the table it names, is wrong.
 const CONFIG: u8 = 78;
 
+/// Every code, for the manual.
+pub(super) const MEANINGS: [(u8, &str); 10] = [
+    (0, "Done, or stopped as told."),
+    (USAGE, "Wrong arguments."),
+    (DATA, "Wrong input."),
+    (NO_INPUT, "An input cannot be read."),
+    (UNAVAILABLE, "AWS, or something else that is needed, is not there."),
+    (SOFTWARE, "A bug of burstd's."),
+    (OS, "The operating system refuses."),
+    (IO, "Writing failed."),
+    (NO_PERMISSION, "A right is missing."),
+    (CONFIG, "The configuration, or the table it names, is wrong."),
+];
+
 /// An end that is not a success.
 #[derive(Debug)]
 pub(super) struct Exit {
@@ -59,6 +73,10 @@ impl Exit {
 
     pub(super) fn os(message: impl Display) -> Self {
         Exit::new(OS, message)
+    }
+
+    pub(super) fn io(message: impl Display) -> Self {
+        Exit::new(IO, message)
     }
 
     pub(super) fn config(error: ConfigError) -> Self {

@@ -8,6 +8,7 @@ mod demo;
 #[cfg(feature = "local")]
 mod dev;
 mod exit;
+mod generate;
 mod put;
 mod run;
 mod table;
@@ -53,6 +54,9 @@ enum Command {
     /// burstd began with: 100 calls by a pool of threads took 23.02 s, 500 at once 2.03 s.
     #[cfg(feature = "local")]
     Bench(bench::Bench),
+    /// Write manual pages and completions for bash, zsh and fish
+    #[command(hide = true)]
+    Generate(generate::Generate),
     /// A part of `burstd bench`
     #[cfg(feature = "local")]
     #[command(hide = true)]
@@ -66,7 +70,7 @@ enum Command {
 /// The file that most commands read.
 #[derive(Args)]
 struct ConfigFile {
-    /// The configuration file; config/burstd.toml explains every key
+    /// The configuration file: burstd.toml(5) explains every key
     #[arg(long, value_name = "FILE", default_value = "/etc/burstd/burstd.toml")]
     config: PathBuf,
 }
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Check(file) => check::check(&file),
         Command::Table(command) => command.run(),
         Command::Put(put) => put.run(),
+        Command::Generate(generate) => generate.run(),
         #[cfg(feature = "local")]
         Command::Demo(demo) => demo.run(),
         #[cfg(feature = "local")]

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "nobody depends on a test")]
 
 mod adversity;
+mod boxed;
 mod canary;
 mod cli;
 mod clocks;
@@ -16,6 +17,7 @@ mod manager;
 mod memory;
 mod model;
 mod nemesis;
+mod packages;
 mod process;
 mod reload;
 mod simulation;

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod invoke;
+pub mod machine;
 pub mod manager;
 pub mod program;
 pub mod proxy;

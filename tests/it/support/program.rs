@@ -45,10 +45,7 @@ impl Program {
 
     /// The same, between these endpoints.
     pub fn between(dynamodb: &str, lambda: &str, config: &str) -> Self {
-        Program::with(&format!(
-            "{config}\n[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{dynamodb}\"\n\
-             lambda_endpoint_url = \"{lambda}\"\n"
-        ))
+        Program::with(&configuration(dynamodb, lambda, config))
     }
 
     pub fn config(&self) -> PathBuf {
@@ -111,6 +108,14 @@ impl Program {
         shell.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
         Process::start(shell)
     }
+}
+
+/// The configuration with these endpoints.
+pub fn configuration(dynamodb: &str, lambda: &str, config: &str) -> String {
+    format!(
+        "{config}\n[aws]\nregion = \"us-east-1\"\ndynamodb_endpoint_url = \"{dynamodb}\"\n\
+         lambda_endpoint_url = \"{lambda}\"\n"
+    )
 }
 
 /// The program with an environment of its own.

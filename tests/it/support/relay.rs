@@ -18,7 +18,11 @@ pub struct Relay {
 impl Relay {
     /// A relay to this port of this machine.
     pub async fn start(port: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Relay::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?, port)
+    }
+
+    /// The same, for those who have connected to this and for those who will.
+    pub fn on(listener: TcpListener, port: u16) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let silent = watch::Sender::new(false);
         let mut serving = JoinSet::new();
