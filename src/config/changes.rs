@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Config;
+use super::{Config, LogConfig};
 
 /// What is different.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Config {
         };
         let queues = compared("queues", &by_name(self), &by_name(new));
         let functions = compared("functions", &self.functions, &new.functions);
-        let log = |config: &Config| (config.log.format, config.log.buffer);
+        let log = |config: &Config| LogConfig { level: String::new(), ..config.log.clone() };
         let needs_restart = [
             named(self.table != new.table, "table"),
             named(self.aws != new.aws, "aws"),
