@@ -12,11 +12,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 
-use super::TransportError;
-use super::connect::Stream;
 use super::gate::{Gate, Gated};
+use super::{TransportError, sending};
 use aws_smithy_types::body::SdkBody;
 
 /// Stands for "not known" until the peer's SETTINGS say how many calls it takes.
@@ -35,6 +35,10 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Room for answers on their way: 1 MB for each call, 4 MB for a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// A body of this size is sent without a look at the room that the peer has for it: by default it
+/// has room for four of them on a stream (RFC 9113, 6.9.2).
+const SENT_AT_ONCE: usize = 16 << 10;
 
 const HAD_ENDED: &str = "the connection had ended";
 
@@ -124,7 +128,10 @@ pub(super) struct H2 {
 }
 
 impl Connection {
-    pub(super) async fn open(stream: Stream, speaks_h2: bool) -> Result<Self, TransportError> {
+    pub(super) async fn open<S>(stream: S, speaks_h2: bool) -> Result<Self, TransportError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let failed = |error: super::BoxError| {
             TransportError::not_sent("the peer does not shake hands", error)
         };
@@ -193,7 +200,7 @@ impl H1 {
     ) -> Result<Response<Bytes>, TransportError> {
         let ready = request.for_h1();
         let (sender, gate) = (&mut self.sender, &self.gate);
-        let sent = gate.hand_over(|| sender.try_send_request(ready))?;
+        let sent = gate.hand_over(|| Ok(sender.try_send_request(ready)))?;
         let response = sent.await.map_err(|mut failure| match failure.take_message() {
             // hyper gives back what it has not begun to write.
             Some(_) => TransportError::not_sent(HAD_ENDED, box_of(failure.into_error())),
@@ -223,15 +230,19 @@ impl H2 {
     pub(super) async fn send(&self, request: &Request) -> Result<Response<Bytes>, TransportError> {
         let had_ended = |error| TransportError::went_away(HAD_ENDED, box_of(error));
         let mut sender = self.sender.clone().ready().await.map_err(had_ended)?;
-        let is_bare = request.body.is_empty();
-        let ready = request.for_h2();
-        let response = self.gate.hand_over(|| {
+        let body = request.body.clone();
+        let (ready, is_bare, is_large) =
+            (request.for_h2(), body.is_empty(), body.len() > SENT_AT_ONCE);
+        let (response, mut stream) = self.gate.hand_over(|| {
             let (response, mut stream) = sender.send_request(ready, is_bare).map_err(had_ended)?;
-            if !is_bare {
-                stream.send_data(request.body.clone(), true).map_err(failure)?;
+            if !is_bare && !is_large {
+                stream.send_data(body.clone(), true).map_err(failure)?;
             }
-            Ok(response)
-        })??;
+            Ok((response, stream))
+        })?;
+        if is_large {
+            self.send_in_pieces(&mut stream, body).await?;
+        }
         let (parts, mut body) = response.await.map_err(failure)?.into_parts();
         let mut collected = BytesMut::new();
         while let Some(data) = poll_fn(|context| body.poll_data(context)).await {
@@ -241,6 +252,28 @@ impl H2 {
             body.flow_control().release_capacity(data.len()).map_err(broke_off)?;
         }
         Ok(Response::from_parts(parts, collected.freeze()))
+    }
+}
+
+impl H2 {
+    /// Sends a body as the peer has room for it. What is given to h2 beyond that would wait there
+    /// for as long as it takes, and the function might begin when its lease is over: it begins when
+    /// the last piece arrives.
+    async fn send_in_pieces(
+        &self,
+        stream: &mut h2::SendStream<Bytes>,
+        mut body: Bytes,
+    ) -> Result<(), TransportError> {
+        while !body.is_empty() {
+            stream.reserve_capacity(body.len());
+            let room = sending::in_time(poll_fn(|context| stream.poll_capacity(context))).await?;
+            // A peer that takes no more has answered, or says why.
+            let Some(Ok(room)) = room else { return Ok(()) };
+            let piece = body.split_to(room.min(body.len()));
+            let is_last = body.is_empty();
+            self.gate.hand_over(|| stream.send_data(piece, is_last).map_err(failure))?;
+        }
+        Ok(())
     }
 }
 
@@ -255,5 +288,57 @@ fn failure(error: h2::Error) -> TransportError {
         true if went_away => TransportError::went_away("the peer went away", box_of(error)),
         true if was_refused => TransportError::not_sent("the peer refused the call", box_of(error)),
         _ => TransportError::broken("the connection broke", box_of(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::task::JoinSet;
+    use tokio::time::Instant;
+
+    use super::super::{Sent, send_by};
+    use super::*;
+
+    /// A peer that has room for so many bytes and gives none back, and a connection to it.
+    async fn narrow(room: u32, tasks: &mut JoinSet<()>) -> H2 {
+        let (near, far) = duplex(1 << 20);
+        tasks.spawn(async move {
+            let peer =
+                h2::server::Builder::new().initial_window_size(room).handshake::<_, Bytes>(far);
+            let mut peer = peer.await.expect("it shakes hands");
+            let mut streams = Vec::new();
+            while let Some(Ok(stream)) = peer.accept().await {
+                streams.push(stream);
+            }
+        });
+        let Ok(Connection::H2(h2, driver)) = Connection::open(near, true).await else {
+            panic!("it speaks HTTP/2");
+        };
+        tasks.spawn(driver);
+        h2
+    }
+
+    fn request(bytes: usize) -> Request {
+        Request {
+            method: Method::POST,
+            uri: Uri::from_static("http://127.0.0.1/"),
+            headers: Box::default(),
+            body: vec![b'x'; bytes].into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_the_peer_has_no_room_for_in_time_is_not_sent() {
+        let mut tasks = JoinSet::new();
+        let h2 = narrow(20_000, &mut tasks).await;
+        let latest = Instant::now() + Duration::from_secs(5);
+        let deadline = latest + Duration::from_secs(5);
+        let request = request(100_000);
+        let Sent::Done(Err(error)) = send_by(latest, deadline, h2.send(&request)).await else {
+            panic!("it is known what became of it");
+        };
+        assert!(!error.may_have_arrived, "{error}");
+        assert_eq!(Instant::now(), latest);
     }
 }

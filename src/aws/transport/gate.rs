@@ -1,7 +1,9 @@
 //! The last look at the clock before a request leaves: in the connection's own write. A process
 //! may be stopped for as long as somebody likes between a call's handing its request over and the
 //! connection's writing it, and what is written afterwards would run beside the task's next
-//! attempt. A connection that holds such a request is given up instead.
+//! attempt. A connection that holds such a request is given up instead, with the calls it carries:
+//! nobody can tell which bytes are whose. That happens only to a process that was stopped, or whose
+//! line took nothing, for longer than half of a lease's margin.
 
 use std::future::poll_fn;
 use std::io;
@@ -32,7 +34,7 @@ struct Inner {
     opened: Instant,
     waiting: Mutex<Waiting>,
     /// The earliest moment of both kinds, in nanoseconds since `opened`. The stream looks here and
-    /// not behind the lock: it writes under a lock of h2's that a call needs to hand over.
+    /// not behind the lock, under which a call hands over: h2 has locks of its own.
     latest: AtomicU64,
     /// Whether the stream has not taken all that it was given.
     is_blocked: AtomicBool,
@@ -57,18 +59,27 @@ impl Gate {
         }))
     }
 
-    /// Hands this task's request over to the connection, unless there is no time left for it.
-    pub(super) fn hand_over<T>(&self, send: impl FnOnce() -> T) -> Result<T, TransportError> {
-        let Some(latest) = sending::begin()? else { return Ok(send()) };
+    /// Hands this task's request, or a part of it, over to the connection, unless there is no time
+    /// left for it.
+    pub(super) fn hand_over<T>(
+        &self,
+        send: impl FnOnce() -> Result<T, TransportError>,
+    ) -> Result<T, TransportError> {
+        let Some(latest) = sending::begin()? else { return send() };
         let latest = (latest + GRACE).saturating_duration_since(self.0.opened).as_nanos();
         let mut waiting = self.waiting();
-        waiting.handed_over = waiting.handed_over.min(u64::try_from(latest).unwrap_or(NEVER));
+        let before = waiting.handed_over;
+        waiting.handed_over = before.min(u64::try_from(latest).unwrap_or(NEVER));
         self.publish(&waiting);
-        Ok(send())
+        send().inspect_err(|_| {
+            // The connection has not taken it, and may never be driven for it.
+            waiting.handed_over = before;
+            self.publish(&waiting);
+        })
     }
 
     /// Drives the connection. When it rests and its stream took everything, all that was handed
-    /// over before is written.
+    /// over before is written. (Of HTTP/2, all that the peer has room for: see `H2::send`.)
     pub(super) async fn drive<C: Future>(&self, connection: C) -> C::Output {
         let mut connection = pin!(connection);
         poll_fn(|context| {
@@ -202,7 +213,7 @@ mod tests {
 
     async fn hand_over(gate: &Gate) {
         let latest = Instant::now() + LATEST;
-        let call = async { gate.hand_over(|| ()) };
+        let call = async { gate.hand_over(|| Ok(())) };
         assert!(matches!(send_by(latest, latest + LATEST, call).await, Sent::Done(Ok(()))));
     }
 
@@ -250,6 +261,19 @@ mod tests {
         advance(60 * LATEST).await;
         write(&gate, &mut stream).await.expect("nothing on this connection is late");
         assert_eq!(arrived(stream, far).await, [REQUEST, REQUEST].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_the_connection_did_not_take_does_not_end_it_later() {
+        let (gate, (near, far)) = (Gate::new(), duplex(64));
+        let mut stream = Gated::new(near, gate.clone());
+        let latest = Instant::now() + LATEST;
+        let refused = || Err::<(), _>(TransportError::not_sent("it had ended", None));
+        let call = async { gate.hand_over(refused) };
+        assert!(matches!(send_by(latest, latest + LATEST, call).await, Sent::Done(Err(_))));
+        advance(60 * LATEST).await;
+        write(&gate, &mut stream).await.expect("nothing on this connection is late");
+        assert_eq!(arrived(stream, far).await, REQUEST);
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,15 @@ pub(in crate::aws) async fn send_by<T>(
     timeout_at(deadline, call).await.map_or(Sent::Unanswered, Sent::Done)
 }
 
+/// Waits for something that this task's call needs before it is sent, no longer than it may.
+pub(super) async fn in_time<T>(of: impl Future<Output = T>) -> Result<T, TransportError> {
+    let late = |_| TransportError::not_sent("there was no time left to send all of it", None);
+    match CALL.try_with(|call| call.latest) {
+        Ok(latest) => timeout_at(latest, of).await.map_err(late),
+        Err(_) => Ok(of.await),
+    }
+}
+
 /// The last moment at which this task's call may decide whether it is sent; and by when it must
 /// be. Most calls may be at any time.
 pub(super) fn begin() -> Result<Option<Instant>, TransportError> {
