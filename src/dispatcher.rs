@@ -28,6 +28,7 @@ use crate::counts::Counts;
 use crate::failpoint::reach;
 use crate::invoker::{Invoker, Reason};
 use crate::pulse::Pulse;
+use crate::queue::Queue;
 use crate::retry::Verdict;
 use crate::store::{Candidate, DueQuery, Page, Store, StoreError, Write};
 use crate::task::TaskId;
@@ -81,10 +82,11 @@ pub struct Dispatcher<S, I> {
     pulse: Pulse,
 }
 
-/// A task in flight, and where it is counted.
+/// A task in flight, and where it is counted. A reload may change its lane's queue meanwhile.
 #[derive(Debug)]
 struct Started {
     id: TaskId,
+    queue: Arc<Queue>,
     lane: usize,
     load: usize,
 }
@@ -216,9 +218,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             self.loads[load].in_flight += 1;
             self.known.runs(id.clone());
             let (worker, queue, task) = (self.worker.clone(), lane.queue.clone(), id.clone());
+            let started = queue.clone();
             let rng = StdRng::seed_from_u64(self.rng.random());
             let handle = self.tasks.spawn(async move { worker.run(&queue, task, rng).await });
-            self.starts.insert(handle.id(), Started { id, lane: index, load });
+            self.starts.insert(handle.id(), Started { id, queue: started, lane: index, load });
         }
         if self.tasks.len() > before {
             self.worker.invoker.expect(self.tasks.len() - before);
@@ -306,7 +309,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             }
         };
         let started = self.starts.remove(&id).expect("every future in `tasks` is known");
-        let Started { id: task, lane: index, load } = started;
+        let Started { id: task, queue, lane: index, load } = started;
         self.lanes[index].in_flight -= 1;
         self.loads[load].in_flight -= 1;
         let taken_until = match report {
@@ -314,25 +317,30 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             Some(Report::Withdrawn) => None,
             Some(Report::Lost(standing)) => {
                 self.counts.lost += 1;
-                log::lost(&self.lanes[index].queue, &task, &standing);
+                log::lost(&queue, &task, &standing);
                 Some(self.free_again(&standing))
             }
             Some(Report::Invalid(reason)) => {
                 self.counts.invalid += 1;
-                log::invalid(&self.lanes[index].queue, &task, &reason);
+                log::invalid(&queue, &task, &reason);
                 Some(Instant::now() + INDEX_LAG)
             }
             Some(Report::Rejected(fault)) => {
-                log::rejected(&self.lanes[index].queue, &task, &fault);
+                log::rejected(&queue, &task, &fault);
                 Some(Instant::now() + LEFT_ALONE)
             }
             Some(Report::Attempted(attempted)) => {
-                log::attempted(&self.lanes[index].queue, &attempted);
+                log::attempted(&queue, &attempted);
                 self.count(&attempted);
                 self.tally.add(&attempted);
-                self.steer(index, attempted.not_run.as_ref());
+                if self.lanes[index].load == load {
+                    self.steer(index, attempted.not_run.as_ref());
+                }
                 let free = self.free_after(&attempted);
-                if let (Verdict::Retry { .. }, Some(at)) = (&attempted.settlement.verdict, free) {
+                let verdict = &attempted.settlement.verdict;
+                if let (Ok(Write::Applied), Verdict::Retry { .. }, Some(at)) =
+                    (&attempted.write, verdict, free)
+                {
                     self.known.tried_again(at);
                 }
                 free

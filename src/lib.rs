@@ -33,7 +33,8 @@
 //! # The map
 //!
 //! Words, which import nothing but one another: [`task`], [`claim`], [`queue`], [`retry`],
-//! [`counts`], [`episode`], [`backlog`]. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`].
+//! [`counts`], [`episode`], [`backlog`], [`pulse`]. Ports: [`store`], [`invoker`], [`clock`],
+//! [`shutdown`], [`reload`].
 //! The engine: [`dispatcher`], [`worker`], [`governor`], which says when a claimed task may start,
 //! and [`memory`], which says when one may be claimed. The adapters: [`aws`], which alone names the
 //! SDK. The shell: [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together),

@@ -68,11 +68,6 @@ impl Memory {
         self.resized.notify_waiters();
     }
 
-    /// Room in all, in bytes.
-    pub fn total(&self) -> usize {
-        self.total.load(Ordering::Relaxed) * STEP
-    }
-
     /// Whether a task waits for room.
     pub fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0

@@ -66,13 +66,15 @@ fn limit_files(group: &str) -> Vec<PathBuf> {
         _ if controllers.split(',').any(|name| name == "memory") => &["/sys/fs/cgroup/memory"],
         _ => &[],
     };
-    let file = if controllers.is_empty() { "memory.max" } else { "memory.limit_in_bytes" };
-    let within = Path::new(path.trim_start_matches('/'));
-    let of_root = |root: &&str| {
-        let groups = within.ancestors().map(|group| Path::new(root).join(group).join(file));
-        groups.collect::<Vec<_>>()
+    // From `high` on the kernel slows the process down until it stands still.
+    let files: &[&str] = match controllers {
+        "" => &["memory.high", "memory.max"],
+        _ => &["memory.limit_in_bytes"],
     };
-    roots.iter().flat_map(of_root).collect()
+    let within = Path::new(path.trim_start_matches('/'));
+    let groups =
+        roots.iter().flat_map(|root| within.ancestors().map(|group| Path::new(root).join(group)));
+    groups.flat_map(|group| files.iter().map(move |file| group.join(file))).collect()
 }
 
 /// A limit; version 1 says a number beyond any machine for none, version 2 a word.
@@ -99,10 +101,13 @@ mod tests {
             files.map(|file| file.display().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(
-            files("0::/a.slice/b.service")[..3],
+            files("0::/a.slice/b.service")[..6],
             [
+                "/sys/fs/cgroup/a.slice/b.service/memory.high",
                 "/sys/fs/cgroup/a.slice/b.service/memory.max",
+                "/sys/fs/cgroup/a.slice/memory.high",
                 "/sys/fs/cgroup/a.slice/memory.max",
+                "/sys/fs/cgroup/memory.high",
                 "/sys/fs/cgroup/memory.max"
             ]
         );

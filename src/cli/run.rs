@@ -21,7 +21,8 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Exit> {
     let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
     let reload = Reload::on_signal().map_err(Exit::os)?;
     let source = Source { path: file.config.clone(), reload, levels };
-    let config = daemon::fit(config);
+    let place = config.aws.clone();
+    let config = daemon::fit(config, &place);
     info!(
         event = "daemon.started",
         version = env!("CARGO_PKG_VERSION"),

@@ -14,6 +14,14 @@ pub struct Changes {
 }
 
 impl Config {
+    /// What is in force when a running daemon with this configuration is given `new`: all of it but
+    /// what needs a restart.
+    #[must_use]
+    pub fn as_far_as_can_be(&self, new: Config) -> Config {
+        let log = LogConfig { level: new.log.level, ..self.log.clone() };
+        Config { table: self.table.clone(), aws: self.aws.clone(), log, ..new }
+    }
+
     /// What is different in `new`.
     pub fn changes(&self, new: &Config) -> Changes {
         let named = |differs: bool, name: &str| differs.then(|| name.to_owned());
@@ -99,5 +107,9 @@ mod tests {
         );
         assert_eq!(changes.needs_restart, ["table", "aws", "log"]);
         assert_eq!(new.changes(&new), Changes::default());
+        let in_force = old.as_far_as_can_be(new.clone());
+        assert_eq!(in_force.changes(&new).needs_restart, ["table", "aws", "log"]);
+        assert_eq!(in_force.changes(&new).changed, [""; 0], "the rest is in force");
+        assert_eq!(in_force.changes(&old).needs_restart, [""; 0], "the file was put right");
     }
 }

@@ -24,6 +24,8 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(900);
 pub(super) struct Functions {
     invoker: LambdaInvoker,
     caller: Arc<CallerRate>,
+    /// Of every function that a queue has run since the start: tasks of a queue that is gone may
+    /// be running, and it may come back.
     governors: BTreeMap<String, Arc<Governor>>,
     /// By the queue that runs it: two queues may lease the same function for different times.
     of_queues: BTreeMap<String, Arc<Function>>,
@@ -46,7 +48,6 @@ impl Functions {
     /// Lambda; what was learnt of the others stays.
     pub(super) async fn plan(&mut self, config: &Config) -> Plan {
         let named: BTreeSet<_> = config.queues.iter().map(|queue| &queue.function).collect();
-        self.governors.retain(|name, _| named.contains(name));
         let mut new = BTreeMap::new();
         for name in named {
             let caps = config.caps(name);
@@ -95,7 +96,7 @@ impl Functions {
     }
 
     /// The timeouts of the functions that are to be asked for theirs. When Lambda does not say,
-    /// the longest there is stands in: a lease that is too long costs patience, one that is too
+    /// what was known before stays, or the longest there is stands in: a lease that is too long costs patience, one that is too
     /// short would let a task run twice at the same moment.
     async fn first_timeouts(&self, config: &Config) -> BTreeMap<String, Duration> {
         let auto = config.queues.iter().filter(|queue| self.auto.contains(&queue.name));
@@ -103,7 +104,11 @@ impl Functions {
         let names = queues.keys().map(|name| (*name).clone()).collect();
         let mut timeouts = BTreeMap::new();
         for (name, answer) in self.ask_timeouts(names).await {
+            let known = self.of_queues.values().find(|function| function.name == name);
             let timeout = answer.unwrap_or_else(|refusal| {
+                if let Some(known) = known {
+                    return known.timeout();
+                }
                 warn!(
                     event = "function.timeout_unknown",
                     queue = *queues[&name],
@@ -149,7 +154,10 @@ impl Functions {
 
     /// Reads the functions' settings again. What cannot be read stays as it was.
     pub(super) async fn read_again(&self) {
-        self.read_concurrency(&self.governors).await;
+        let named: BTreeSet<_> = self.of_queues.values().map(|function| &function.name).collect();
+        let governors = self.governors.iter().filter(|(name, _)| named.contains(name));
+        let governors = governors.map(|(name, governor)| (name.clone(), governor.clone()));
+        self.read_concurrency(&governors.collect()).await;
         let auto = || self.of_queues.iter().filter(|(queue, _)| self.auto.contains(*queue));
         let names: BTreeSet<_> = auto().map(|(_, function)| function.name.clone()).collect();
         let answers = self.ask_timeouts(names.into_iter().collect()).await;

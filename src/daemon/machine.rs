@@ -26,17 +26,17 @@ const FORMS: u64 = 3;
 /// No less makes sense.
 const LEAST_BYTES: usize = 1_000_000;
 
-/// The configuration as this machine allows it. What is cut is said.
-pub fn fit(mut config: Config) -> Config {
-    fit_descriptors(&mut config, descriptors::raise());
+/// The configuration as this machine allows it, with Lambda where `aws` says. What is cut is said.
+pub fn fit(mut config: Config, aws: &AwsConfig) -> Config {
+    fit_descriptors(&mut config, aws, descriptors::raise());
     if let Some(bytes) = usage::memory_limit() {
         fit_memory(&mut config, bytes);
     }
     config
 }
 
-fn fit_descriptors(config: &mut Config, allowed: u64) {
-    let share = if calls_share_connections(&config.aws) { CALLS_ON_A_CONNECTION } else { 1 };
+fn fit_descriptors(config: &mut Config, aws: &AwsConfig, allowed: u64) {
+    let share = if calls_share_connections(aws) { CALLS_ON_A_CONNECTION } else { 1 };
     let wanted = config.limits.max_in_flight as u64;
     let spare = SPARE_DESCRIPTORS.min(allowed / 2);
     let possible = (allowed - spare).saturating_mul(share).max(1);
@@ -109,7 +109,8 @@ mod tests {
                 "table = \"t\"\nmax_in_flight = 5000\n[queues.a]\nfunction = \"f\"\n[aws]\n{aws}\n"
             ))
             .expect("it is valid");
-            fit_descriptors(&mut config, allowed);
+            let place = config.aws.clone();
+            fit_descriptors(&mut config, &place, allowed);
             assert_eq!(config.limits.max_in_flight, expected, "{aws}, {allowed}");
         }
     }

@@ -26,7 +26,7 @@ const EXTENSION: Duration = Duration::from_secs(15);
 pub(super) struct Watched {
     name: &'static str,
     pulse: Pulse,
-    /// How long one of its turns may take, beside half of the watchdog's time.
+    /// How long one of its turns may take, if that is longer than half of the watchdog's time.
     patience: Duration,
     beats: u64,
     moved_at: Instant,
@@ -68,8 +68,8 @@ pub(super) struct Informing {
     _end: Sender<()>,
 }
 
-/// Begins to tell it, on a thread of its own: a manager that does not listen must hold up nobody
-/// else, and a loop that hangs must not take along what would say so.
+/// Begins to tell it, on a thread of its own: a manager that does not listen must hold up no task,
+/// and a loop that hangs must not take along what would say so.
 pub(super) fn inform(
     loops: Vec<Watched>,
     log: Backlog,

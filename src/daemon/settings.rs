@@ -61,11 +61,16 @@ impl Settings {
         }
     }
 
+    fn read(&self, source: &Source) -> Result<Config, ConfigError> {
+        let new = Config::load(&source.path)?;
+        Ok(machine::fit(new, &self.config.aws))
+    }
+
     /// Reads the configuration again. One that is wrong changes nothing.
     async fn reload(&mut self, source: &Source) {
         systemd::reloading();
         let path = source.path.display();
-        match read(source) {
+        match self.read(source) {
             Err(failure) => error!(
                 event = "config.reload_failed",
                 %path,
@@ -74,6 +79,7 @@ impl Settings {
             ),
             Ok(new) => {
                 let Changes { changed, needs_restart } = self.config.changes(&new);
+                let new = self.config.as_far_as_can_be(new);
                 let levels = telemetry::levels(&new.log.level);
                 source.levels.set(levels.expect("a valid configuration has a valid level"));
                 self.plans.send(self.functions.plan(&new).await);
@@ -89,11 +95,6 @@ impl Settings {
         }
         systemd::ready_again();
     }
-}
-
-fn read(source: &Source) -> Result<Config, ConfigError> {
-    let config = Config::load(&source.path)?;
-    Ok(machine::fit(config))
 }
 
 async fn wish(source: Option<&Source>) -> &Source {

@@ -46,8 +46,13 @@ impl fmt::Display for Overview {
     }
 }
 
-/// A limit that keeps tasks waiting: what it is called, and how many it lets be in flight.
-struct Bound(String, usize);
+/// A limit that keeps tasks waiting: what it is called, how many it lets be in flight, and how many
+/// of those that it is about are.
+struct Bound {
+    name: String,
+    most: usize,
+    of: usize,
+}
 
 impl<S: Store, I: Invoker> Dispatcher<S, I> {
     pub(super) fn overview(&mut self, now: Instant) -> Overview {
@@ -58,7 +63,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         let in_flight = self.tasks.len();
         let Limits { max_in_flight, .. } = self.limits;
         let (bound_by, limit) = match self.bound(now) {
-            Some(Bound(name, limit)) => (Some(name), limit),
+            // What else is in flight is not limited by it.
+            Some(Bound { name, most, of }) => {
+                (Some(name), (in_flight - of.min(in_flight) + most).min(max_in_flight))
+            }
             None => (None, max_in_flight),
         };
         Overview {
@@ -86,28 +94,32 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
     /// The first limit that keeps a task from starting, from the widest to the narrowest.
     fn bound(&self, now: Instant) -> Option<Bound> {
-        let max = self.limits.max_in_flight;
-        if self.tasks.len() >= max {
-            return Some(Bound("max_in_flight".to_owned(), max));
+        let (max, of) = (self.limits.max_in_flight, self.tasks.len());
+        let of_all = |name: &str| Some(Bound { name: name.to_owned(), most: max, of });
+        if of >= max {
+            return of_all("max_in_flight");
         }
         if self.worker.memory.is_awaited() {
-            return Some(Bound("max_bytes_in_flight".to_owned(), max));
+            return of_all("max_bytes_in_flight");
         }
-        self.lanes.iter().find_map(|lane| bound_of(lane, &self.loads[lane.load], max, now))
+        let lanes = self.lanes.iter().filter(|lane| lane.is_open());
+        lanes.filter_map(|lane| bound_of(lane, &self.loads[lane.load], max, now)).next()
     }
 }
 
 fn bound_of(lane: &Lane, load: &Load, max: usize, now: Instant) -> Option<Bound> {
     let queue = &lane.queue;
     if lane.paused_until(now).is_some() {
-        return Some(Bound(format!("{}: the function is broken", queue.name), max));
+        let name = format!("{}: the function is broken", queue.name);
+        return Some(Bound { name, most: 1, of: lane.in_flight });
     }
     if queue.max_in_flight < max && lane.in_flight >= queue.max_in_flight {
         let name = format!("{}: max_in_flight of the queue", queue.name);
-        return Some(Bound(name, queue.max_in_flight));
+        return Some(Bound { name, most: queue.max_in_flight, of: lane.in_flight });
     }
     let (why, most) = load.governor.bound(load.in_flight)?;
-    Some(Bound(format!("{}: {why}", queue.function.name), most.unwrap_or(max).min(max)))
+    let name = format!("{}: {why}", queue.function.name);
+    Some(Bound { name, most: most.unwrap_or(max), of: load.in_flight })
 }
 
 #[cfg(test)]

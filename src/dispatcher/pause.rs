@@ -35,7 +35,7 @@ impl Pause {
     ) -> bool {
         let mut why = worker.backlog.is_long().then_some(Why::Log);
         let is_for_all = why.is_some();
-        for lane in lanes {
+        for lane in lanes.iter_mut().filter(|lane| lane.is_open()) {
             if !worker.knows_the_time(&lane.queue) {
                 lane.forget();
                 why = Some(Why::Clock(worker.clock.doubt()));

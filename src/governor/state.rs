@@ -107,7 +107,7 @@ impl State {
             self.pace = pace(caps);
         }
         self.caps = caps;
-        self.window.set_most(self.most());
+        self.window.cap(self.most());
     }
 
     /// How many may run at once by the operator's wish and by what Lambda tells.

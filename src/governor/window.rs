@@ -53,6 +53,11 @@ impl Window {
         size.is_finite().then_some(size as usize)
     }
 
+    /// Sets what never is exceeded, and keeps what was learnt.
+    pub(super) fn cap(&mut self, most: Option<usize>) {
+        self.most = most.map_or(f64::INFINITY, |most| most as f64);
+    }
+
     /// Sets what never is exceeded. What was learnt before it was raised counts no longer.
     pub(super) fn set_most(&mut self, most: Option<usize>) {
         let most = most.map_or(f64::INFINITY, |most| most as f64);

@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 /// No value is longer; a log line is no place for a document.
 const VALUE_LIMIT_BYTES: usize = 1024;
 
-/// No line is longer, its end included: `journalctl -o json` shows none that is.
+/// No line is longer, its end included and metrics aside: `journalctl -o json` shows none that is.
 const LINE_LIMIT_BYTES: usize = 4096;
 
 /// Writes events as lines.

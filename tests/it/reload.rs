@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use burstd::local::lambda::Answer;
 use rustix::process::Signal;
 
 use crate::support::eventually;
@@ -132,4 +133,52 @@ async fn a_storm_of_wishes_is_heard_a_few_times_and_the_manager_is_told_of_each(
     for (id, item) in world.items().await {
         assert_eq!(text(&item, "attempt"), "1", "{id}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_gone_for_a_while_and_comes_back_runs_no_more_than_it_may() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    let config = config() + "[functions.work]\nmax_concurrency = 2\n";
+    let program = Program::in_world(&world, &config);
+    let manager = Manager::start();
+    let daemon = program.start_under(&manager, &[]);
+    daemon.line_with("daemon.ready").await;
+    for number in 0..5 {
+        world.task(&number.to_string()).put().await;
+    }
+    world.until_running(2).await;
+    let with_work = std::fs::read_to_string(program.config()).expect("it is there");
+    program.rewrite(|config| {
+        let config =
+            config.replace("[queues.work]\nfunction = \"work\"", "[queues.o]\nfunction = \"o\"");
+        config.replace("[functions.work]", "[functions.o]")
+    });
+    reload(&daemon).await;
+    program.rewrite(|_| with_work);
+    let told = manager.told().len();
+    reload(&daemon).await;
+    manager.until_told(told, "(work: max_concurrency)").await;
+    assert_eq!(world.lambda.running().now, 2);
+    gate.add_permits(1);
+    world.until_all(5, "SUCCEEDED").await;
+    assert_eq!(world.lambda.running().peak, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_in_flight_is_told_of_as_it_began_whatever_its_queue_runs_now() {
+    let raises = |_| Answer::Raised { error_type: "E".to_owned(), message: String::new() };
+    let (world, gate) = World::gated_with(Duration::from_secs(60), raises).await;
+    let program = Program::in_world(&world, &config_with("max_attempts = 1\n"));
+    let daemon = program.start();
+    daemon.line_with("daemon.ready").await;
+    world.task("a").put().await;
+    world.until_running(1).await;
+    program.rewrite(|config| {
+        config.replace("function = \"work\"", "function = \"else\"\ntimeout = \"9s\"")
+    });
+    assert_eq!(reload(&daemon).await["changed"], "queues.work");
+    assert_eq!(world.lambda.running().now, 1, "it runs on");
+    gate.add_permits(1);
+    let line = daemon.line_with("\"event\":\"task.failed\"").await;
+    assert!(line.contains("\"function\":\"work\""), "{line}");
 }

@@ -59,7 +59,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ),
     (
         "AWS_CA_BUNDLE, HTTPS_PROXY, HTTP_PROXY, NO_PROXY",
-        "Certificates that are trusted instead of the system's, and proxies, for all calls.",
+        "Certificates that are trusted beside the system's, and proxies, for all calls.",
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC",

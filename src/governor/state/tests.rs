@@ -289,3 +289,14 @@ fn the_limit_that_binds_is_named_and_only_while_it_does() {
     assert_eq!(state.bound(now).map(|(why, _)| why), Some("throttles"));
     assert_eq!(state.throttles(), 50);
 }
+
+#[test]
+fn other_caps_do_not_forget_what_throttles_have_taught() {
+    let (mut state, now) = (free(), Instant::now());
+    let starts = fill(&mut state, now, 300);
+    starts[200..].iter().for_each(|start| {
+        state.throttled(*start, RESERVED, now);
+    });
+    state.set_caps(Caps { max_concurrency: Some(1000), ramp: 100_000, ..Caps::default() }, now);
+    assert_eq!(state.start(now).err(), Some(Wait::Full), "as many run as were accepted");
+}

@@ -59,13 +59,21 @@ impl World {
 
     /// A world whose function waits at a gate, no longer than its timeout, and returns its event.
     pub async fn gated(timeout: Duration) -> (World, Arc<Semaphore>) {
+        World::gated_with(timeout, |call| Answer::Returned(call.payload)).await
+    }
+
+    /// The same, with another answer.
+    pub async fn gated_with(
+        timeout: Duration,
+        answer: impl Fn(Call) -> Answer + Copy + Send + Sync + 'static,
+    ) -> (World, Arc<Semaphore>) {
         let gate = Arc::new(Semaphore::new(0));
         let (calls, closed) = (Calls::default(), gate.clone());
         let function = calls.function(timeout, move |call: Call| {
             let closed = closed.clone();
             async move {
                 drop(closed.acquire().await);
-                Answer::Returned(call.payload)
+                answer(call)
             }
         });
         (World::around(function, Limits::default(), calls).await, gate)
