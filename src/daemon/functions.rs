@@ -31,6 +31,8 @@ pub(super) struct Functions {
     of_queues: BTreeMap<String, Arc<Function>>,
     /// The queues whose timeouts are the functions' own.
     auto: BTreeSet<String>,
+    /// What Lambda last told of these functions' timeouts.
+    told: BTreeMap<String, Duration>,
 }
 
 impl Functions {
@@ -41,6 +43,7 @@ impl Functions {
             governors: BTreeMap::new(),
             of_queues: BTreeMap::new(),
             auto: BTreeSet::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -96,19 +99,21 @@ impl Functions {
     }
 
     /// The timeouts of the functions that are to be asked for theirs. When Lambda does not say,
-    /// what was known before stays, or the longest there is stands in: a lease that is too long costs patience, one that is too
-    /// short would let a task run twice at the same moment.
-    async fn first_timeouts(&self, config: &Config) -> BTreeMap<String, Duration> {
+    /// what it told before stays. If it never has, the longest there is stands in: a lease that is
+    /// too long costs patience, one that is too short would let a task run twice at the same moment.
+    async fn first_timeouts(&mut self, config: &Config) -> BTreeMap<String, Duration> {
         let auto = config.queues.iter().filter(|queue| self.auto.contains(&queue.name));
         let queues: BTreeMap<_, _> = auto.map(|queue| (&queue.function, &queue.name)).collect();
-        let names = queues.keys().map(|name| (*name).clone()).collect();
+        let names: Vec<_> = queues.keys().map(|name| (*name).clone()).collect();
+        // What is not looked after may be another one by the time it is wanted again.
+        self.told.retain(|name, _| names.contains(name));
         let mut timeouts = BTreeMap::new();
         for (name, answer) in self.ask_timeouts(names).await {
-            let known = self.of_queues.values().find(|function| function.name == name);
-            let timeout = answer.unwrap_or_else(|refusal| {
-                if let Some(known) = known {
-                    return known.timeout();
-                }
+            let before = self.told.get(&name).copied();
+            let now = answer.inspect(|timeout| {
+                self.told.insert(name.clone(), *timeout);
+            });
+            let timeout = now.or_else(|refusal| before.ok_or(refusal)).unwrap_or_else(|refusal| {
                 warn!(
                     event = "function.timeout_unknown",
                     queue = *queues[&name],
@@ -153,7 +158,7 @@ impl Functions {
     }
 
     /// Reads the functions' settings again. What cannot be read stays as it was.
-    pub(super) async fn read_again(&self) {
+    pub(super) async fn read_again(&mut self) {
         let named: BTreeSet<_> = self.of_queues.values().map(|function| &function.name).collect();
         let governors = self.governors.iter().filter(|(name, _)| named.contains(name));
         let governors = governors.map(|(name, governor)| (name.clone(), governor.clone()));
@@ -163,6 +168,7 @@ impl Functions {
         let answers = self.ask_timeouts(names.into_iter().collect()).await;
         let timeouts: BTreeMap<_, _> =
             answers.into_iter().filter_map(|(name, answer)| Some((name, answer.ok()?))).collect();
+        self.told.extend(timeouts.clone());
         for (queue, function) in auto() {
             let Some(timeout) = timeouts.get(&function.name) else { continue };
             if *timeout != function.timeout() {

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use crate::support::eventually;
 use crate::support::manager::Manager;
 use crate::support::program::{Process, Program};
+use crate::support::proxy::{Fate, Proxy};
 use crate::support::world::{World, config, config_with, outcomes, s, text};
 
 /// Sends SIGHUP and waits for what came of it.
@@ -181,4 +182,20 @@ async fn a_task_in_flight_is_told_of_as_it_began_whatever_its_queue_runs_now() {
     gate.add_permits(1);
     let line = daemon.line_with("\"event\":\"task.failed\"").await;
     assert!(line.contains("\"function\":\"work\""), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_that_cannot_be_read_again_stays_as_it_was() {
+    let world = World::echoing().await;
+    let proxy = Proxy::start(&world.lambda.url(), |_, _| Fate::Pass).await;
+    let program = Program::between(&world.dynamodb.url(), &proxy.url, &config());
+    let daemon = program.start();
+    daemon.line_with("daemon.ready").await;
+    proxy.plan(|_, _| Fate::Refuse(429, "TooManyRequestsException"));
+    program.rewrite(|config| config.replace("[queues.work]", "[queues.new]"));
+    assert_eq!(reload(&daemon).await["changed"], "queues.new (new), queues.work (gone)");
+    assert_eq!(daemon.told("function.timeout_unknown"), 0);
+    proxy.plan(|_, _| Fate::Pass);
+    world.task("a").with("queue", s("new")).put().await;
+    world.until("a", "SUCCEEDED").await;
 }
