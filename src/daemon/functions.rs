@@ -100,7 +100,7 @@ impl Functions {
 
     /// The timeouts of the functions that are to be asked for theirs. When Lambda does not say,
     /// what it told before stays. If it never has, the longest there is stands in: a lease that is
-    /// too long costs patience, one that is too short would let a task run twice at the same moment.
+    /// too long costs patience, one that is too short would let a task run twice at once.
     async fn first_timeouts(&mut self, config: &Config) -> BTreeMap<String, Duration> {
         let auto = config.queues.iter().filter(|queue| self.auto.contains(&queue.name));
         let queues: BTreeMap<_, _> = auto.map(|queue| (&queue.function, &queue.name)).collect();

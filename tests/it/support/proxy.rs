@@ -1,5 +1,5 @@
-//! A proxy before the embedded DynamoDB that loses requests and replies, and answers as older
-//! emulators do.
+//! A proxy before the embedded DynamoDB, or Lambda, that loses requests and replies, and answers as
+//! older emulators do.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::DATE;
-use axum::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use burstd::clock::Clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -95,19 +95,26 @@ impl Proxy {
 
 async fn serve(
     State(shared): State<Shared>,
+    method: Method,
     headers: HeaderMap,
     uri: Uri,
     body: Bytes,
 ) -> Response<Body> {
     let ahead = shared.ahead.load(Ordering::Relaxed);
-    let mut response = forward(shared, headers, uri, body).await;
+    let mut response = forward(shared, method, headers, uri, body).await;
     let now = i64::try_from(Clock::system().now().as_millis() / 1000).expect("it is this age");
     let date = DateTime::from_secs(now + ahead).fmt(Format::HttpDate).expect("it has a form");
     response.headers_mut().insert(DATE, date.parse().expect("it is text"));
     response
 }
 
-async fn forward(shared: Shared, headers: HeaderMap, uri: Uri, body: Bytes) -> Response<Body> {
+async fn forward(
+    shared: Shared,
+    method: Method,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Bytes,
+) -> Response<Body> {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
     let operation = target.and_then(|target| target.split('.').next_back()).unwrap_or_default();
     let text = String::from_utf8_lossy(&body).into_owned();
@@ -126,7 +133,8 @@ async fn forward(shared: Shared, headers: HeaderMap, uri: Uri, body: Bytes) -> R
         let left = serde_json::json!({ "UnprocessedItems": request["RequestItems"] });
         return Response::new(Body::from(left.to_string()));
     }
-    let mut request = Request::post(format!("{}{}", shared.upstream, uri.path()));
+    let to = format!("{}{}", shared.upstream, uri.path());
+    let mut request = Request::builder().method(method).uri(to);
     for (name, value) in &headers {
         if name != "host" {
             request = request.header(name, value);
