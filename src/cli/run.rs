@@ -54,7 +54,7 @@ async fn serve(
     };
     info!(
         event = "daemon.ready",
-        startup_s = began.elapsed().as_secs_f64(),
+        startup_s = (began.elapsed().as_secs_f64() * 1e3).round() / 1e3,
         "table, index and credentials are good; polling"
     );
     let counts = daemon.run(Some(source)).await;

@@ -178,6 +178,8 @@ impl Daemon {
             .args(["run", "--config"])
             .arg(&config)
             .envs([("AWS_ACCESS_KEY_ID", "bench"), ("AWS_SECRET_ACCESS_KEY", "bench")])
+            // As the unit sets it.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdout(Stdio::null())
             .spawn()?;
         Ok(Daemon { child, _directory: directory })
