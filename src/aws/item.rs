@@ -77,7 +77,7 @@ fn key_value(value: &KeyValue) -> AttributeValue {
     }
 }
 
-fn read_key_value(value: &AttributeValue) -> Option<KeyValue> {
+pub(super) fn read_key_value(value: &AttributeValue) -> Option<KeyValue> {
     match value {
         AttributeValue::S(text) => Some(KeyValue::S(text.clone())),
         AttributeValue::N(text) => Some(KeyValue::N(text.clone())),
@@ -175,7 +175,7 @@ fn write_attempt(attempt: &Attempt) -> AttributeValue {
     AttributeValue::M(entry)
 }
 
-fn history(item: &Item) -> Result<Vec<Attempt>, String> {
+pub(super) fn history(item: &Item) -> Result<Vec<Attempt>, String> {
     match item.get(name::HISTORY) {
         None => Ok(Vec::new()),
         Some(AttributeValue::L(entries)) => entries
@@ -264,7 +264,11 @@ fn payload(item: &Item) -> Result<Payload, String> {
 
 /// Numbers keep the digits DynamoDB has; the keys of maps are sorted, so that one item always
 /// makes the same event.
-fn write_json(value: &AttributeValue, path: &str, json: &mut String) -> Result<(), String> {
+pub(super) fn write_json(
+    value: &AttributeValue,
+    path: &str,
+    json: &mut String,
+) -> Result<(), String> {
     match value {
         AttributeValue::S(text) => write_json_string(text, json),
         AttributeValue::N(digits) => json.push_str(digits),

@@ -1,6 +1,7 @@
 //! The adapters to AWS: everything that names its SDK.
 
 mod date;
+mod desk;
 mod errors;
 mod invoker;
 mod item;
@@ -24,6 +25,7 @@ use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
+pub use desk::{Changed, Desk, Record};
 pub use invoker::LambdaInvoker;
 pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
 #[cfg(feature = "local")]

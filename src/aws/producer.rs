@@ -272,7 +272,7 @@ impl Producer {
     }
 }
 
-fn key_value(key: &KeyAttribute, text: &str) -> Result<AttributeValue, String> {
+pub(super) fn key_value(key: &KeyAttribute, text: &str) -> Result<AttributeValue, String> {
     let wrong =
         |expected| format!("{text:?} cannot be the key {}: it must be {expected}", key.name);
     match key.kind {

@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::sleep;
 
+use super::desk::Desk;
 use super::errors::store_error;
 use super::item::name;
 use super::producer::Producer;
@@ -113,6 +114,17 @@ impl Table {
         let table = self.describe().await?.ok_or_else(|| self.missing())?;
         let (partition, sort) = self.keys(&table)?;
         Ok(Producer::new(self.client.clone(), self.name.clone(), partition, sort))
+    }
+
+    /// Opens the table for looking at tasks and changing them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::open`], but the index does not matter.
+    pub async fn desk(&self) -> Result<Desk, StoreError> {
+        let table = self.describe().await?.ok_or_else(|| self.missing())?;
+        let (partition, sort) = self.keys(&table)?;
+        Ok(Desk::new(self.client.clone(), self.name.clone(), partition, sort))
     }
 
     /// Makes the table, with index and TTL, and waits until it can be used. A table that is

@@ -12,6 +12,7 @@ mod generate;
 mod put;
 mod run;
 mod table;
+mod tasks;
 mod when;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 use exit::Exit;
+use tasks::Wish;
 
 /// Runs a DynamoDB table as a task queue for AWS Lambda.
 #[derive(Parser)]
@@ -41,6 +43,14 @@ enum Command {
     Table(table::Command),
     /// Insert one task, or many from a file of JSON lines
     Put(put::Put),
+    /// Show everything about tasks, their last attempts included
+    Show(tasks::About),
+    /// Say why tasks do not run
+    Explain(tasks::About),
+    /// Have tasks run again: those that have ended from the first attempt on, those that wait now
+    Retry(tasks::About),
+    /// Call tasks off; a function that runs goes on, and what it returns is discarded
+    Cancel(tasks::About),
     /// Run 500 tasks at once on this machine, without AWS, and show the figures
     #[cfg(feature = "local")]
     Demo(demo::Demo),
@@ -96,6 +106,10 @@ pub fn main() -> ExitCode {
         Command::Check(file) => check::check(&file),
         Command::Table(command) => command.run(),
         Command::Put(put) => put.run(),
+        Command::Show(about) => about.run(Wish::Show),
+        Command::Explain(about) => about.run(Wish::Explain),
+        Command::Retry(about) => about.run(Wish::Retry),
+        Command::Cancel(about) => about.run(Wish::Cancel),
         Command::Generate(generate) => generate.run(),
         #[cfg(feature = "local")]
         Command::Demo(demo) => demo.run(),

@@ -23,6 +23,7 @@ mod reload;
 mod simulation;
 mod store;
 mod support;
+mod tasks;
 mod tidy;
 mod transport;
 mod trouble;

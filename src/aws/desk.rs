@@ -1,0 +1,260 @@
+//! The operator's desk: single tasks, read and changed from any machine with the rights to the
+//! table, whether or not a daemon is up.
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
+};
+use serde_json::{Map, Value};
+
+use super::errors::store_error;
+use super::item::{Item, history, key, name, number, read_key_value, seconds, string, write_json};
+use super::meter::Meter;
+use super::producer::key_value;
+use super::table::KeyAttribute;
+use super::update::Update;
+use crate::claim::Rev;
+use crate::store::{Consumed, StoreError};
+use crate::task::{Attempt, Status, TaskId, Timestamp};
+
+/// Tasks of one table, one at a time.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    client: aws_sdk_dynamodb::Client,
+    table: String,
+    partition: KeyAttribute,
+    sort: Option<KeyAttribute>,
+    meter: Arc<Meter>,
+}
+
+/// An item as it stands, whatever it says.
+#[derive(Clone, Debug)]
+pub struct Record {
+    item: Item,
+}
+
+/// What came of a change.
+#[derive(Clone, Debug)]
+pub enum Changed {
+    /// It was made; this is how the item was before.
+    Made(Record),
+    /// The task's status does not allow it; this is how the item is.
+    Refused(Record),
+    /// There is no such task.
+    Missing,
+}
+
+impl Desk {
+    pub(super) fn new(
+        client: aws_sdk_dynamodb::Client,
+        table: String,
+        partition: KeyAttribute,
+        sort: Option<KeyAttribute>,
+    ) -> Self {
+        Desk { client, table, partition, sort, meter: Arc::default() }
+    }
+
+    /// The task with this name, as the log writes it: the partition key's value, bytes in
+    /// hexadecimal; in a table with a sort key, then `/` and that key's value.
+    ///
+    /// # Errors
+    ///
+    /// When no item of this table can have that name.
+    pub fn id(&self, text: &str) -> Result<TaskId, String> {
+        let value = |key, text| {
+            let value = key_value(key, text)?;
+            Ok::<_, String>(read_key_value(&value).expect("a key has a key's type"))
+        };
+        let Some(sort) = &self.sort else {
+            return Ok(TaskId { partition: value(&self.partition, text)?, sort: None });
+        };
+        let (partition, rest) = text.split_once('/').ok_or_else(|| {
+            format!("{text:?} lacks the sort key: write {}/{}", self.partition.name, sort.name)
+        })?;
+        let partition = value(&self.partition, partition)?;
+        Ok(TaskId { partition, sort: Some(value(sort, rest)?) })
+    }
+
+    /// The item as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses, or is away.
+    pub async fn read(&self, id: &TaskId) -> Result<Option<Record>, StoreError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key(id)))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await
+            .map_err(|error| store_error("dynamodb:GetItem", &error))?;
+        self.meter.read(output.consumed_capacity());
+        Ok(output.item.map(|item| Record { item }))
+    }
+
+    /// Calls a task off that has not ended. One that runs goes on in Lambda, and what comes of it
+    /// is discarded.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses, or is away.
+    pub async fn cancel(&self, id: &TaskId, now: Timestamp) -> Result<Changed, StoreError> {
+        let update = Update::default()
+            .set(name::STATUS, string(Status::Cancelled.as_str()))
+            .set(name::FINISHED_AT, number(now))
+            .remove(name::DUE)
+            .remove(name::LEASE_UNTIL);
+        let open = [Status::Pending, Status::Running];
+        self.change(id, allowing(update, &open, true)).await
+    }
+
+    /// Has a task run again: one that has ended, from its first attempt on; one that waits for its
+    /// `due`, at once. One that runs is left alone.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses, or is away.
+    pub async fn retry(&self, id: &TaskId, now: Timestamp) -> Result<Changed, StoreError> {
+        let again = Update::default()
+            .set(name::DUE, number(now))
+            .remove(name::STATUS)
+            .remove(name::ATTEMPT)
+            .remove(name::LEASE_UNTIL)
+            .remove(name::FINISHED_AT)
+            .remove(name::EXPIRES_AT);
+        let ended = Status::ALL.into_iter().filter(|status| status.is_final()).collect::<Vec<_>>();
+        match self.change(id, allowing(again, &ended, false)).await? {
+            Changed::Refused(record) if record.status() != Some(Status::Running.as_str()) => {
+                let sooner = Update::default().set(name::DUE, number(now));
+                self.change(id, allowing(sooner, &[Status::Pending], true)).await
+            }
+            changed => Ok(changed),
+        }
+    }
+
+    async fn change(&self, id: &TaskId, update: Update) -> Result<Changed, StoreError> {
+        let rev = Rev::random(&mut rand::make_rng::<rand::rngs::StdRng>());
+        let update = update
+            .set(name::REV, string(rev.as_str()))
+            .require(&self.partition.name, "attribute_exists({})");
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key(id)))
+            .return_values(aws_sdk_dynamodb::types::ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match update.into_request(request).send().await {
+            Ok(output) => {
+                self.meter.wrote(output.consumed_capacity());
+                Ok(Changed::Made(Record { item: output.attributes.unwrap_or_default() }))
+            }
+            Err(SdkError::ServiceError(failure))
+                if failure.err().is_conditional_check_failed_exception() =>
+            {
+                let UpdateItemError::ConditionalCheckFailedException(failure) = failure.into_err()
+                else {
+                    unreachable!("it is one");
+                };
+                Ok(match failure.item {
+                    // A call that was sent again after its reply was lost finds its own write.
+                    Some(item) if text(&item, name::REV) == Some(rev.as_str()) => {
+                        Changed::Made(Record { item })
+                    }
+                    Some(item) => Changed::Refused(Record { item }),
+                    None => Changed::Missing,
+                })
+            }
+            Err(error) => Err(store_error("dynamodb:UpdateItem", &error)),
+        }
+    }
+
+    fn key(&self, id: &TaskId) -> Item {
+        key(id, &self.partition.name, self.sort.as_ref().map(|sort| sort.name.as_str()))
+    }
+
+    /// What all calls so far have cost.
+    pub fn consumed(&self) -> Consumed {
+        self.meter.consumed()
+    }
+}
+
+/// Allows a write to a task with one of these statuses; or with none, as a new one has.
+fn allowing(update: Update, statuses: &[Status], or_none: bool) -> Update {
+    let names: Vec<_> = statuses.iter().map(|status| format!(":{}", status.as_str())).collect();
+    let is_one = format!("{{}} IN ({})", names.join(", "));
+    let condition = match or_none {
+        true => format!("(attribute_not_exists({{}}) OR {is_one})"),
+        false => is_one,
+    };
+    let update = update.require(name::STATUS, &condition);
+    statuses
+        .iter()
+        .zip(names)
+        .fold(update, |update, (status, name)| update.value(&name, string(status.as_str())))
+}
+
+fn text<'a>(item: &'a Item, attribute: &str) -> Option<&'a str> {
+    item.get(attribute)?.as_s().ok().map(String::as_str)
+}
+
+impl Record {
+    /// Its status; nothing on a new item.
+    pub fn status(&self) -> Option<&str> {
+        text(&self.item, name::STATUS)
+    }
+
+    /// A text attribute.
+    pub fn text(&self, attribute: &str) -> Option<&str> {
+        text(&self.item, attribute)
+    }
+
+    /// A number's digits, or a text.
+    pub fn word(&self, attribute: &str) -> Option<&str> {
+        match self.item.get(attribute)? {
+            AttributeValue::S(word) | AttributeValue::N(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// A moment.
+    ///
+    /// # Errors
+    ///
+    /// When there is something else, with what is wrong about it.
+    pub fn moment(&self, attribute: &str) -> Result<Option<Timestamp>, String> {
+        seconds(&self.item, attribute)
+    }
+
+    /// The last few attempts, oldest first; none when they cannot be read.
+    pub fn history(&self) -> Vec<Attempt> {
+        history(&self.item).unwrap_or_default()
+    }
+
+    /// A part of the last error: `type`, `message` or `log`.
+    pub fn error(&self, part: &str) -> Option<&str> {
+        text(self.item.get(name::ERROR)?.as_m().ok()?, part)
+    }
+
+    /// All of it, each attribute as the JSON that it would be in a payload. Sets and bytes, which
+    /// JSON does not have, are described.
+    pub fn to_json(&self) -> Value {
+        let mut names: Vec<_> = self.item.keys().collect();
+        names.sort();
+        let value = |name: &String| {
+            let mut json = String::new();
+            let written = write_json(&self.item[name], name, &mut json);
+            let value = written.ok().and_then(|()| serde_json::from_str(&json).ok());
+            value.unwrap_or_else(|| Value::from(format!("{:?}", self.item[name])))
+        };
+        let members = names.into_iter().map(|name| (name.clone(), value(name)));
+        Value::Object(members.collect::<Map<_, _>>())
+    }
+}

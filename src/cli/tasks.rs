@@ -1,0 +1,161 @@
+//! The commands about single tasks: `burstd show`, `retry`, `cancel` and `explain`. They work over
+//! the table alone, whether or not a daemon is up.
+
+mod explain;
+mod show;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::exit::Exit;
+use super::{ConfigFile, block_on};
+use crate::aws::{Changed, Clients, Desk, Record};
+use crate::config::Config;
+use crate::daemon;
+use crate::store::StoreError;
+use crate::task::{Status, TaskId, Timestamp};
+
+/// What these commands share.
+#[derive(Args)]
+pub(super) struct About {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The task's name, as the log writes it: in a table with a sort key, PARTITION/SORT
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    /// One JSON object a line instead of words
+    #[arg(long)]
+    json: bool,
+    /// Say on standard error what it cost
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// What is asked of the tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Show,
+    Explain,
+    Retry,
+    Cancel,
+}
+
+/// The table, and what the configuration says of its queues.
+struct Office {
+    desk: Desk,
+    config: Config,
+    now: Timestamp,
+}
+
+impl About {
+    pub(super) fn run(self, wish: Wish) -> Result<(), Exit> {
+        block_on(self.answer(wish))
+    }
+
+    async fn answer(self, wish: Wish) -> Result<(), Exit> {
+        let config = self.config.load()?;
+        let clients = Clients::new(&daemon::place(&config.aws)).await?;
+        let desk = clients.table(&config.table).desk().await?;
+        // The table's own time, if it has told one.
+        let office = Office { desk, config, now: clients.clock().now() };
+        let mut ids = Vec::new();
+        for text in &self.ids {
+            ids.push(office.desk.id(text).map_err(Exit::usage)?);
+        }
+        let mut failures = 0;
+        for id in &ids {
+            let answer = office.about(wish, id).await?;
+            failures += u32::from(!answer.is_good);
+            match self.json {
+                true => println!("{}", answer.json),
+                false => println!("{}", answer.words),
+            }
+        }
+        if self.verbose {
+            let consumed = office.desk.consumed();
+            let units = |milli: u64| milli as f64 / 1e3;
+            let (read, write) = (units(consumed.read_milli), units(consumed.write_milli));
+            eprintln!("{read} read units, {write} write units");
+        }
+        match failures {
+            0 => Ok(()),
+            _ => Err(Exit::data(format!("{failures} of {} not done", ids.len()))),
+        }
+    }
+}
+
+/// What is said of a task.
+struct Answer {
+    words: String,
+    json: Value,
+    is_good: bool,
+}
+
+impl Office {
+    async fn about(&self, wish: Wish, id: &TaskId) -> Result<Answer, StoreError> {
+        match wish {
+            Wish::Show | Wish::Explain => {
+                let record = self.desk.read(id).await?;
+                Ok(match (record, wish) {
+                    (None, _) => missing(id),
+                    (Some(record), Wish::Show) => show::answer(id, &record, self.now),
+                    (Some(record), _) => explain::answer(id, &record, &self.config, self.now),
+                })
+            }
+            Wish::Retry => Ok(retried(id, self.desk.retry(id, self.now).await?)),
+            Wish::Cancel => Ok(cancelled(id, self.desk.cancel(id, self.now).await?)),
+        }
+    }
+}
+
+fn missing(id: &TaskId) -> Answer {
+    answer(id, false, "missing", "there is no such task")
+}
+
+fn answer(id: &TaskId, is_good: bool, outcome: &str, words: &str) -> Answer {
+    let json = json!({ "id": id.to_string(), "outcome": outcome, "message": words });
+    Answer { words: format!("{id}: {words}"), json, is_good }
+}
+
+fn retried(id: &TaskId, changed: Changed) -> Answer {
+    match changed {
+        Changed::Made(before) => {
+            let words = match is_final(&before) {
+                true => "is due now, and begins again at its first attempt",
+                false => "is due now; its attempts count on",
+            };
+            answer(id, true, "retried", words)
+        }
+        Changed::Refused(_) => {
+            answer(id, false, "running", "is running; it was left alone. Cancel it first, or wait")
+        }
+        Changed::Missing => missing(id),
+    }
+}
+
+fn cancelled(id: &TaskId, changed: Changed) -> Answer {
+    match changed {
+        Changed::Made(before) if before.status() == Some(Status::Running.as_str()) => {
+            let words =
+                "is cancelled. Its function runs on in Lambda; what it returns is discarded";
+            answer(id, true, "cancelled", words)
+        }
+        Changed::Made(_) => answer(id, true, "cancelled", "is cancelled"),
+        Changed::Refused(record) => {
+            let status = record.status().unwrap_or_default();
+            answer(id, false, "ended", &format!("has ended ({status}); it was left as it is"))
+        }
+        Changed::Missing => missing(id),
+    }
+}
+
+fn is_final(record: &Record) -> bool {
+    record.status().and_then(Status::parse).is_some_and(Status::is_final)
+}
+
+/// A moment as people read it.
+fn time(at: Timestamp) -> String {
+    let millis = i64::try_from(at.as_millis()).ok();
+    let time = millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    time.map_or_else(|| format!("{at} s"), |time| format!("{time:.3}"))
+}
