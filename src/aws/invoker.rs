@@ -134,7 +134,7 @@ impl Invoker for LambdaInvoker {
 }
 
 /// A function's name or ARN without the version or alias at its end.
-fn without_qualifier(function: &str) -> &str {
+pub fn without_qualifier(function: &str) -> &str {
     let parts = if function.contains(":function:") {
         // arn:aws:lambda:REGION:ACCOUNT:function:NAME, or from ACCOUNT on.
         if function.starts_with("arn:") { 7 } else { 3 }

@@ -26,7 +26,7 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 pub use desk::{Changed, Desk, Record};
-pub use invoker::LambdaInvoker;
+pub use invoker::{LambdaInvoker, without_qualifier};
 pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
 #[cfg(feature = "local")]
 pub use reference::SdkClient;

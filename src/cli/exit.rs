@@ -1,6 +1,7 @@
 //! Ending with an error: one message, and a code of sysexits(3).
 
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::aws::NoRegion;
@@ -79,6 +80,11 @@ impl Exit {
         Exit::new(IO, message)
     }
 
+    /// Nobody reads what is said any more, which is no error: `burstd show … | head`.
+    fn unread() -> Self {
+        Exit::new(0, "").said()
+    }
+
     pub(super) fn config(error: ConfigError) -> Self {
         Exit::new(CONFIG, error)
     }
@@ -108,6 +114,15 @@ impl Exit {
             eprintln!("burstd: {}", self.message);
         }
         ExitCode::from(self.code)
+    }
+}
+
+/// Says something on standard output.
+pub(super) fn say(words: impl Display) -> Result<(), Exit> {
+    match writeln!(io::stdout().lock(), "{words}") {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit::unread()),
+        Err(error) => Err(Exit::io(format!("standard output: {error}"))),
     }
 }
 

@@ -9,6 +9,7 @@ mod demo;
 mod dev;
 mod exit;
 mod generate;
+mod policy;
 mod put;
 mod run;
 mod table;
@@ -43,6 +44,8 @@ enum Command {
     Table(table::Command),
     /// Insert one task, or many from a file of JSON lines
     Put(put::Put),
+    /// Print the least policy that is enough for this configuration
+    IamPolicy(policy::Policy),
     /// Show everything about tasks, their last attempts included
     Show(tasks::About),
     /// Say why tasks do not run
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Check(file) => check::check(&file),
         Command::Table(command) => command.run(),
         Command::Put(put) => put.run(),
+        Command::IamPolicy(policy) => policy.run(),
         Command::Show(about) => about.run(Wish::Show),
         Command::Explain(about) => about.run(Wish::Explain),
         Command::Retry(about) => about.run(Wish::Retry),

@@ -1,22 +1,29 @@
 //! `burstd table`.
 
+mod template;
+
 use clap::Subcommand;
 
 use super::exit::Exit;
 use super::{ConfigFile, block_on};
 use crate::aws::{Clients, Created};
 use crate::daemon;
+use template::Template;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Make the table, its index and its TTL, if there is none
     Create(ConfigFile),
+    /// Print the table for CloudFormation, Terraform or Pulumi
+    Template(Template),
 }
 
 impl Command {
     pub(super) fn run(self) -> Result<(), Exit> {
-        let Command::Create(file) = self;
-        block_on(create(&file))
+        match self {
+            Command::Create(file) => block_on(create(&file)),
+            Command::Template(template) => template.run(),
+        }
     }
 }
 

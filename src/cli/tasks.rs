@@ -7,7 +7,7 @@ mod show;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::exit::Exit;
+use super::exit::{Exit, say};
 use super::{ConfigFile, block_on};
 use crate::aws::{Changed, Clients, Desk, Record};
 use crate::config::Config;
@@ -67,8 +67,8 @@ impl About {
             let answer = office.about(wish, id).await?;
             failures += u32::from(!answer.is_good);
             match self.json {
-                true => println!("{}", answer.json),
-                false => println!("{}", answer.words),
+                true => say(&answer.json)?,
+                false => say(&answer.words)?,
             }
         }
         if self.verbose {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 
-use crate::support::program::{Program, failure, success};
+use crate::support::program::{Program, command, failure, success};
 use crate::support::world::{World, config, n, outcomes, s, seconds_from_now, text};
 
 /// What a command says of one task, as JSON.
@@ -141,4 +141,23 @@ async fn a_task_that_waits_for_its_next_attempt_is_retried_at_once_and_its_attem
     let item = world.until("a", "SUCCEEDED").await;
     assert_eq!(text(&item, "attempt"), "3");
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let world = World::echoing().await;
+    world.task("a").with("payload", s("1")).put().await;
+    let program = Program::in_world(&world, &config());
+    for arguments in [&["show", "a"][..], &["explain", "a"], &["iam-policy"]] {
+        let mut command = command(arguments);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command.arg("--config").arg(program.config()).stdout(writer).output();
+        let output = output.expect("the program runs");
+        assert_eq!(
+            (output.status.code(), &output.stderr[..]),
+            (Some(0), &b""[..]),
+            "{arguments:?}"
+        );
+    }
 }

@@ -43,7 +43,8 @@ pub enum Fate {
     LeaveUnprocessed,
 }
 
-/// Decides what becomes of a request, by operation (such as `UpdateItem`) and body.
+/// Decides what becomes of a request, by operation (such as `UpdateItem`; of Lambda's, method and
+/// path) and body.
 type Plan = Box<dyn FnMut(&str, &str) -> Fate + Send>;
 
 pub struct Proxy {
@@ -116,7 +117,8 @@ async fn forward(
     body: Bytes,
 ) -> Response<Body> {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
-    let operation = target.and_then(|target| target.split('.').next_back()).unwrap_or_default();
+    let path = format!("{method} {}", uri.path());
+    let operation = target.and_then(|target| target.split('.').next_back()).unwrap_or(&path);
     let text = String::from_utf8_lossy(&body).into_owned();
     let fate = shared.plan.lock().expect("no plan panics")(operation, &text);
     if fate == Fate::Lose {

@@ -1,0 +1,113 @@
+//! The policies that burstd prints, held against what it calls.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use burstd::local::place;
+use serde_json::Value;
+
+use crate::support::program::{Program, success};
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::world::{World, config, n, s};
+
+/// What was called, as actions of IAM.
+#[derive(Clone, Default)]
+struct Called(Arc<Mutex<BTreeSet<String>>>);
+
+impl Called {
+    fn note(&self, operation: &str) {
+        let action = match operation.split_once(" /2015-03-31/functions/") {
+            None if operation.contains("/account-settings") => {
+                "lambda:GetAccountSettings".to_owned()
+            }
+            None if operation.contains("/concurrency") => {
+                "lambda:GetFunctionConcurrency".to_owned()
+            }
+            None => format!("dynamodb:{operation}"),
+            Some((_, rest)) => match rest.rsplit('/').next().unwrap_or_default() {
+                "invocations" => "lambda:InvokeFunction".to_owned(),
+                "configuration" => "lambda:GetFunctionConfiguration".to_owned(),
+                other => panic!("who calls {other} in {operation}?"),
+            },
+        };
+        self.0.lock().expect("no test panics with it").insert(action);
+    }
+
+    fn all(&self) -> BTreeSet<String> {
+        self.0.lock().expect("no test panics with it").clone()
+    }
+}
+
+/// The actions that a policy allows.
+fn allowed(program: &Program, who: &str) -> BTreeSet<String> {
+    let policy = success(&program.run(&["iam-policy", "--for", who]));
+    let policy: Value = serde_json::from_str(&policy).expect("it is JSON");
+    let statements = policy["Statement"].as_array().expect("an array");
+    let actions = statements.iter().flat_map(|it| it["Action"].as_array().expect("an array"));
+    actions.map(|action| action.as_str().expect("a name").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_allows_is_what_is_called_and_no_more() {
+    let world = World::echoing().await;
+    let [daemon, operator, producer] = [(); 3].map(|()| Called::default());
+    let called = daemon.clone();
+    // A table that does not show the item it refuses is read.
+    let dynamodb = Proxy::start(&world.dynamodb.url(), move |operation, _| {
+        called.note(operation);
+        Fate::HideItem
+    })
+    .await;
+    let called = daemon.clone();
+    let lambda = Proxy::start(&world.lambda.url(), move |operation, _| {
+        called.note(operation);
+        Fate::Pass
+    })
+    .await;
+    let program = Program::in_world(&world, &config());
+    let mut running = world.daemon_at(&config(), &place(&dynamodb.url, &lambda.url)).await;
+    let later = burstd::clock::Clock::system().now() + Duration::from_secs(600);
+    let leased = world.task("leased").with("status", s("RUNNING")).with("lease_until", n(later));
+    leased.put().await;
+    world.task("a").with("payload", s("1")).put().await;
+    world.until("a", "SUCCEEDED").await;
+    running.until("the other one was tried", |counts| counts.lost > 0).await;
+    running.stop().await;
+    assert_eq!(daemon.all(), allowed(&program, "daemon"));
+
+    for (called, who, commands) in [
+        (
+            operator,
+            "operator",
+            vec![
+                vec!["table", "create"],
+                vec!["show", "a"],
+                vec!["explain", "a"],
+                vec!["retry", "a"],
+                vec!["cancel", "a"],
+            ],
+        ),
+        (producer, "producer", vec![vec!["put", "--queue", "work", "--id", "b"]]),
+    ] {
+        let noted = called.clone();
+        dynamodb.plan(move |operation, _| {
+            noted.note(operation);
+            Fate::Pass
+        });
+        let there = Program::between(&dynamodb.url, &lambda.url, &config());
+        for command in commands {
+            success(&there.run(&command));
+        }
+        if who == "operator" {
+            let elsewhere = config().replace("table = \"tasks\"", "table = \"others\"");
+            let elsewhere = Program::between(&dynamodb.url, &lambda.url, &elsewhere);
+            success(&elsewhere.run(&["table", "create"]));
+        } else {
+            let file = there.file("tasks.jsonl", "{\"id\": \"c\"}\n");
+            let file = file.to_str().expect("its path is text");
+            success(&there.run(&["put", "--queue", "work", "--file", file]));
+        }
+        assert_eq!(called.all(), allowed(&program, who), "{who}");
+    }
+}
