@@ -14,6 +14,7 @@ use super::errors::store_error;
 use super::item::{Item, history, key, name, number, read_key_value, seconds, string, write_json};
 use super::meter::Meter;
 use super::producer::key_value;
+use super::store::read_item;
 use super::table::KeyAttribute;
 use super::update::Update;
 use crate::claim::Rev;
@@ -84,18 +85,9 @@ impl Desk {
     ///
     /// When DynamoDB refuses, or is away.
     pub async fn read(&self, id: &TaskId) -> Result<Option<Record>, StoreError> {
-        let output = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(self.key(id)))
-            .consistent_read(true)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await
-            .map_err(|error| store_error("dynamodb:GetItem", &error))?;
-        self.meter.read(output.consumed_capacity());
-        Ok(output.item.map(|item| Record { item }))
+        let request = self.client.get_item().table_name(&self.table);
+        let item = read_item(request, self.key(id), &self.meter).await?;
+        Ok(item.map(|item| Record { item }))
     }
 
     /// Calls a task off that has not ended. One that runs goes on in Lambda, and what comes of it

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::get_item::builders::GetItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
@@ -108,18 +109,7 @@ impl DynamoStore {
     /// The item as it stands, by a consistent read.
     async fn read(&self, id: &TaskId) -> Result<Option<Item>, StoreError> {
         let _slot = self.slot().await;
-        let output = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(self.key(id)))
-            .consistent_read(true)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await
-            .map_err(|error| store_error(GET, &error))?;
-        self.meter.read(output.consumed_capacity());
-        Ok(output.item)
+        read_item(self.client.get_item().table_name(&self.table), self.key(id), &self.meter).await
     }
 
     /// A write under a held claim.
@@ -173,6 +163,19 @@ impl DynamoStore {
             Err(reason) => self.invalidate(id, &item, terms, reason).await,
         }
     }
+}
+
+/// The item with this key as it stands, by a consistent read.
+pub(super) async fn read_item(
+    request: GetItemFluentBuilder,
+    key: Item,
+    meter: &Meter,
+) -> Result<Option<Item>, StoreError> {
+    let request = request.set_key(Some(key)).consistent_read(true);
+    let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+    let output = request.send().await.map_err(|error| store_error(GET, &error))?;
+    meter.read(output.consumed_capacity());
+    Ok(output.item)
 }
 
 impl Store for DynamoStore {
