@@ -168,10 +168,11 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             tokio::select! {
                 biased;
                 () = shutdown.draining() => {}
-                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
-                Some(polled) = self.polls.join_next() => self.page_came(polled),
+                // What is rare comes first: tasks may end all the time.
                 Some(plan) = self.plans.recv() => self.adopt(plan),
                 _ = stock.tick() => self.take_stock(),
+                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
+                Some(polled) = self.polls.join_next() => self.page_came(polled),
                 () = sleep_until(wake) => {}
             }
         }

@@ -25,10 +25,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             tokio::select! {
                 biased;
                 () = shutdown.stopping() => break,
-                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
                 () = sleep_until(began + self.limits.drain) => break,
                 _ = progress.tick() => log::still_draining(self.tasks.len(), began.elapsed()),
                 _ = stock.tick() => self.take_stock(),
+                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
             }
         }
         self.counts.abandoned = self.tasks.len() as u64;
