@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use super::exit::Exit;
+use super::exit::{Exit, say};
 use super::{ConfigFile, block_on, when};
 use crate::aws::{BATCH_LIMIT, Clients, NewTask, Producer, PutError, Rejected};
 use crate::clock::Clock;
@@ -101,10 +101,7 @@ impl Put {
             ..NewTask::default()
         };
         match producer.put(&task).await {
-            Ok(id) => {
-                println!("{id}");
-                Ok(())
-            }
+            Ok(id) => say(id),
             Err(PutError::Store(error)) => Err(error.into()),
             Err(error) => Err(Exit::data(error)),
         }
@@ -242,7 +239,7 @@ async fn put_many(producer: &Producer, defaults: &Defaults<'_>, path: &Path) -> 
     send(producer, &mut waiting, &mut tally, &bar).await?;
     bar.finish_and_clear();
     let Tally { inserted, bad } = tally;
-    println!("{inserted} tasks inserted into table {:?}", defaults.config.table);
+    say(format_args!("{inserted} tasks inserted into table {:?}", defaults.config.table))?;
     match bad {
         0 => Ok(()),
         bad => Err(Exit::data(format!("{bad} lines were not inserted; see above"))),

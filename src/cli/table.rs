@@ -4,7 +4,7 @@ mod template;
 
 use clap::Subcommand;
 
-use super::exit::Exit;
+use super::exit::{Exit, say};
 use super::{ConfigFile, block_on};
 use crate::aws::{Clients, Created};
 use crate::daemon;
@@ -32,18 +32,17 @@ async fn create(file: &ConfigFile) -> Result<(), Exit> {
     let clients = Clients::new(&daemon::place(&config.aws)).await?;
     let (table, region) = (&config.table, clients.region());
     match clients.table(table).create().await? {
-        Created::New => println!(
+        Created::New => say(format_args!(
             "table {table:?} made in {region}: on-demand, index due-index, TTL on expires_at"
-        ),
-        Created::Already => println!("table {table:?} in {region} is there and right"),
+        )),
+        Created::Already => say(format_args!("table {table:?} in {region} is there and right")),
         Created::Differs(differences) => {
             let differences: Vec<_> =
                 differences.iter().map(|difference| format!("\n  {difference}")).collect();
-            return Err(Exit::wrong_table(format!(
+            Err(Exit::wrong_table(format!(
                 "table {table:?} in {region} is there and differs; nothing was changed:{}",
                 differences.concat()
-            )));
+            )))
         }
     }
-    Ok(())
 }
