@@ -227,6 +227,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         if self.tasks.len() > before {
             self.worker.invoker.expect(self.tasks.len() - before);
         }
+        // A reload may have lowered the limit below what was in flight then.
+        let most = self.limits.max_in_flight.max(before);
+        assert!(self.tasks.len() <= most, "more in flight than allowed");
         self.publish();
     }
 

@@ -46,6 +46,12 @@ async fn limits_queues_and_the_log_s_level_change_and_no_task_in_flight_notices(
     );
     world.until_running(4).await;
 
+    // Less is allowed than is in flight.
+    program.rewrite(|config| config.replace("max_in_flight = 1000", "max_in_flight = 3"));
+    reload(&daemon).await;
+    program.rewrite(|config| config.replace("max_in_flight = 3", "max_in_flight = 1000"));
+    reload(&daemon).await;
+
     // The queue is gone, another is there; what runs goes on.
     program.rewrite(|config| {
         let config = config.replace("[queues.work]", "[queues.other]");
