@@ -1,5 +1,6 @@
 //! The composition root: what `burstd run` builds, starts, reloads and stops.
 
+mod control;
 mod functions;
 mod machine;
 mod manager;
@@ -29,6 +30,7 @@ use crate::shutdown::Shutdown;
 use crate::store::StoreError;
 use crate::systemd;
 use crate::worker::{STORE_BACKOFF, Worker};
+use control::Liaison;
 use functions::Functions;
 pub use machine::fit;
 use manager::Watched;
@@ -38,12 +40,16 @@ pub use settings::Source;
 /// How long a turn of the settings' loop may take: Lambda has 10 s to tell of each kind of them.
 const SETTINGS_TURN: Duration = Duration::from_secs(30);
 
+/// The same of the control item's: a call to DynamoDB is given up after 25 s, and there are two.
+const CONTROL_TURN: Duration = Duration::from_secs(60);
+
 /// A daemon that is ready to run.
 #[derive(Debug)]
 pub struct Daemon {
     worker: Arc<Worker<DynamoStore, LambdaInvoker>>,
     dispatcher: Dispatcher<DynamoStore, LambdaInvoker>,
     settings: Settings,
+    liaison: Liaison,
 }
 
 /// Why there is no daemon.
@@ -77,14 +83,16 @@ impl Daemon {
         let table = clients.table(&config.table);
         let ready = async {
             let store = open(&table, &mut rng).await?;
-            Ok((store, functions.plan(config).await))
+            let notices = control::first(&store.control(), &mut rng).await;
+            Ok((store, notices, functions.plan(config).await))
         };
         let ready = tokio::select! {
             biased;
             () = shutdown.draining() => return Ok(None),
             ready = ready => ready,
         };
-        let (store, plan) = ready.map_err(DaemonError::Table)?;
+        let (store, notices, plan) = ready.map_err(DaemonError::Table)?;
+        let control = store.control();
         let worker = Arc::new(Worker {
             name,
             store,
@@ -103,7 +111,9 @@ impl Daemon {
             plans: dispatcher.plans(),
             pulse: Pulse::default(),
         };
-        Ok(Some(Daemon { worker, dispatcher, settings }))
+        let (held, overviews) = (dispatcher.held(), dispatcher.overviews());
+        let liaison = Liaison::new(control, worker.clone(), notices, held, overviews);
+        Ok(Some(Daemon { worker, dispatcher, settings, liaison }))
     }
 
     /// What is counted, as it changes.
@@ -118,7 +128,7 @@ impl Daemon {
 
     /// Works until told to stop, then drains. Meanwhile its configuration is read again from
     /// `source`, when somebody wishes it.
-    pub async fn run(self, source: Option<Source>) -> Counts {
+    pub async fn run(mut self, source: Option<Source>) -> Counts {
         systemd::ready("polling");
         let shutdown = self.worker.shutdown.clone();
         let told = Once::new();
@@ -126,6 +136,7 @@ impl Daemon {
         let loops = vec![
             Watched::new("dispatcher", self.dispatcher.pulse(), Duration::ZERO),
             Watched::new("settings", self.settings.pulse.clone(), SETTINGS_TURN),
+            Watched::new("control", self.liaison.pulse.clone(), CONTROL_TURN),
         ];
         let (backlog, overviews) = (self.worker.backlog.clone(), self.dispatcher.overviews());
         let _informing = manager::inform(loops, backlog, overviews, shutdown.clone());
@@ -135,10 +146,12 @@ impl Daemon {
                 unreachable!("it never ends")
             }
             counts = self.dispatcher.run() => counts,
+            () = self.liaison.keep_in_touch() => unreachable!("it never ends"),
             () = self.settings.look_after(source) => unreachable!("it never ends"),
         };
         // A dispatcher with nothing in flight may notice first, and have ended by now.
         tell();
+        self.liaison.leave().await;
         counts
     }
 }

@@ -13,7 +13,7 @@ mod pause;
 mod plan;
 mod summary;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ use known::Known;
 pub use lane::Pace;
 use lane::{Lane, Load};
 pub use limits::Limits;
-pub use overview::Overview;
+pub use overview::{BROKEN, Overview, POLLING, QueueOverview};
 use pause::Pause;
 pub use plan::{Plan, Plans};
 use summary::Tally;
@@ -79,6 +79,8 @@ pub struct Dispatcher<S, I> {
     plans: mpsc::UnboundedReceiver<Plan>,
     /// Keeps `plans` open.
     planner: mpsc::UnboundedSender<Plan>,
+    /// The queues of which a person wishes that nothing be claimed.
+    held: watch::Sender<BTreeSet<String>>,
     pulse: Pulse,
 }
 
@@ -121,6 +123,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             pause: Pause::default(),
             plans,
             planner,
+            held: watch::Sender::default(),
             pulse: Pulse::default(),
         };
         dispatcher.adopt(plan);
@@ -142,6 +145,11 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         Plans(self.planner.clone())
     }
 
+    /// Where the names of queues go of which nothing is to be claimed.
+    pub fn held(&self) -> watch::Sender<BTreeSet<String>> {
+        self.held.clone()
+    }
+
     /// Whether the loop goes on.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
@@ -151,6 +159,8 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     pub async fn run(mut self) -> Counts {
         let shutdown = self.worker.shutdown.clone();
         let mut stock = ticks(EVERY);
+        let mut held = self.held.subscribe();
+        self.hold();
         self.take_stock();
         while !shutdown.is_draining() {
             let now = Instant::now();
@@ -170,6 +180,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 () = shutdown.draining() => {}
                 // What is rare comes first: tasks may end all the time.
                 Some(plan) = self.plans.recv() => self.adopt(plan),
+                Ok(()) = held.changed() => self.hold(),
                 _ = stock.tick() => self.take_stock(),
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
                 Some(polled) = self.polls.join_next() => self.page_came(polled),
@@ -177,16 +188,6 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             }
         }
         self.drain(stock).await
-    }
-
-    /// Works by another plan from now on. Tasks in flight go on as they began.
-    fn adopt(&mut self, plan: Plan) {
-        self.limits = plan.limits;
-        self.worker.memory.resize(plan.limits.max_bytes_in_flight);
-        // Pages on their way are of shards that may be gone.
-        self.polls = JoinSet::new();
-        let (lanes, loads) = (&mut self.lanes, &mut self.loads);
-        lane::arrange(lanes, loads, plan.queues, plan.limits.pace, Instant::now());
     }
 
     /// Looks where it stands.

@@ -33,13 +33,14 @@
 //! # The map
 //!
 //! Words, which import nothing but one another: [`task`], [`claim`], [`queue`], [`retry`],
-//! [`counts`], [`episode`], [`backlog`], [`pulse`]. Ports: [`store`], [`invoker`], [`clock`],
-//! [`shutdown`], [`reload`]. The engine: [`dispatcher`], [`worker`], [`governor`], which says when
-//! a claimed task may start, and [`memory`], which says when one may be claimed. The adapters:
-//! [`aws`], which alone names the SDK. The shell: [`config`], [`telemetry`], [`systemd`],
-//! [`daemon`] (which puts all together, reads the configuration again, and tells the service
-//! manager), [`cli`], [`descriptors`] and [`usage`] (what the machine allows and what is used of
-//! it), and [`local`], the endpoints of `burstd demo`, `dev` and `bench`.
+//! [`counts`], [`episode`], [`backlog`], [`pulse`], and [`notices`], what people and workers tell
+//! one another. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`], [`reload`]. The engine:
+//! [`dispatcher`], [`worker`], [`governor`], which says when a claimed task may start, and
+//! [`memory`], which says when one may be claimed. The adapters: [`aws`], which alone names the
+//! SDK. The shell: [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together,
+//! reads the configuration again, hears what people wish, and tells the service manager), [`cli`],
+//! [`descriptors`] and [`usage`] (what the machine allows and what is used of it), and [`local`],
+//! the endpoints of `burstd demo`, `dev` and `bench`.
 //!
 //! There is deliberately no reaper, no heartbeat, no leader and no second index: one query finds
 //! new, delayed, retried and abandoned tasks alike.
@@ -50,6 +51,7 @@ pub mod backlog;
 pub mod claim;
 pub mod counts;
 pub mod episode;
+pub mod notices;
 pub mod pulse;
 pub mod queue;
 pub mod retry;

@@ -115,6 +115,17 @@ pub struct Consumed {
     pub write_milli: u64,
 }
 
+impl std::ops::Add for Consumed {
+    type Output = Consumed;
+
+    fn add(self, other: Consumed) -> Consumed {
+        Consumed {
+            read_milli: self.read_milli + other.read_milli,
+            write_milli: self.write_milli + other.write_milli,
+        }
+    }
+}
+
 /// An error of the table; each variant is the caller's reaction.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {

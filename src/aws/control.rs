@@ -1,5 +1,6 @@
 //! The control item: the one item of the table that is no task. burstd keeps there what must hold
-//! whichever machine it is asked on: the runs of `burstd retry` by filter that are unfinished.
+//! whichever machine it is asked on: the runs of `burstd retry` by filter that are unfinished, the
+//! queues that are paused, and how things stand with each worker.
 
 use std::collections::HashMap;
 
@@ -85,7 +86,7 @@ impl Control {
     ///
     /// As [`Control::begin_run`].
     pub async fn unfinished(&self, run: &Run) -> Result<Option<Run>, StoreError> {
-        let item = self.read().await?;
+        let item = self.item().await?;
         let Some(noted) = item.get(&run.attribute()) else { return Ok(None) };
         Run::read(noted).map(Some).ok_or_else(|| unreadable(run))
     }
@@ -123,7 +124,7 @@ impl Control {
     }
 
     /// Sets something on the item, which is made if it is not there; the item as it is then.
-    async fn set(
+    pub(super) async fn set(
         &self,
         clause: &str,
         names: &[(&str, &str)],
@@ -162,8 +163,40 @@ impl Control {
         }
     }
 
+    /// Takes an attribute off the item; what it was, if it was there.
+    pub(super) async fn remove(
+        &self,
+        attribute: &str,
+    ) -> Result<Option<AttributeValue>, StoreError> {
+        let request = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .set_key(Some(self.key()))
+            .update_expression("REMOVE #attribute")
+            .condition_expression("#mark = :marked AND attribute_exists(#attribute)")
+            .expression_attribute_names("#attribute", attribute)
+            .expression_attribute_names("#mark", MARK)
+            .expression_attribute_values(":marked", string(MARKED))
+            .return_values(ReturnValue::UpdatedOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(output) => {
+                self.table.meter.wrote(output.consumed_capacity());
+                Ok(output.attributes.unwrap_or_default().remove(attribute))
+            }
+            Err(SdkError::ServiceError(failure))
+                if failure.err().is_conditional_check_failed_exception() =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(store_error(UPDATE, &error)),
+        }
+    }
+
     /// The item as it is; empty when there is none yet.
-    async fn read(&self) -> Result<Item, StoreError> {
+    pub(super) async fn item(&self) -> Result<Item, StoreError> {
         let request = self.table.client.get_item().table_name(&self.table.name);
         match read_item(request, self.key(), &self.table.meter).await? {
             None => Ok(Item::new()),

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{
 };
 use serde_json::{Map, Value};
 
+use super::control::Control;
 use super::errors::store_error;
 use super::item::{Item, history, name, number, read_key_value, seconds, string, write_json};
 use super::keyed::KeyedTable;
@@ -21,7 +22,7 @@ use crate::task::{Attempt, Status, TaskId, Timestamp};
 /// Tasks of one table, one at a time.
 #[derive(Clone, Debug)]
 pub struct Desk {
-    table: KeyedTable,
+    pub(super) table: KeyedTable,
 }
 
 /// An item as it stands, whatever it says.
@@ -44,6 +45,11 @@ pub enum Changed {
 impl Desk {
     pub(super) fn new(table: KeyedTable) -> Self {
         Desk { table }
+    }
+
+    /// The table's control item. What it costs counts with the rest.
+    pub fn control(&self) -> Control {
+        Control::new(self.table.clone())
     }
 
     /// The task with this name, as the log writes it: the partition key's value, bytes in

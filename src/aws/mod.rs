@@ -1,5 +1,6 @@
 //! The adapters to AWS: everything that names its SDK.
 
+mod census;
 mod control;
 mod date;
 mod desk;
@@ -8,6 +9,7 @@ mod invoker;
 mod item;
 mod keyed;
 mod meter;
+mod notices;
 mod producer;
 #[cfg(feature = "local")]
 mod reference;
@@ -27,6 +29,7 @@ use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
+pub use census::{Open, Standing};
 pub use control::{Control, Run};
 pub use desk::{Changed, Desk, Record};
 pub use invoker::{LambdaInvoker, without_qualifier};

@@ -2,6 +2,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::control::is_control;
 use super::errors::store_error;
 use super::item::{Item, name};
 use super::table::Table;
@@ -23,7 +24,7 @@ pub struct Snapshot {
 }
 
 impl Table {
-    /// Reads every item, consistently. A small table's cost is small; a large one's is not.
+    /// Reads every task, consistently. A small table's cost is small; a large one's is not.
     ///
     /// # Errors
     ///
@@ -38,7 +39,8 @@ impl Table {
                 .send()
                 .await
                 .map_err(|error| store_error("dynamodb:Scan", &error))?;
-            snapshots.extend(output.items().iter().map(snapshot));
+            let tasks = output.items().iter().filter(|item| !is_control(item));
+            snapshots.extend(tasks.map(snapshot));
             after = output.last_evaluated_key;
             if after.is_none() {
                 return Ok(snapshots);

@@ -11,8 +11,10 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::control::Control;
 use super::errors::store_error;
 use super::item::{self, Item, name, number, string};
+use super::keyed::KeyedTable;
 use super::meter::Meter;
 use super::table::INDEX;
 use super::update::Update;
@@ -37,13 +39,10 @@ const GET: &str = "dynamodb:GetItem";
 /// A table whose keys and index are known to be as burstd needs them.
 #[derive(Clone, Debug)]
 pub struct DynamoStore {
-    client: aws_sdk_dynamodb::Client,
-    table: String,
-    partition: String,
-    sort: Option<String>,
+    table: KeyedTable,
+    control: Control,
     calls: Arc<Semaphore>,
     claims: Arc<Semaphore>,
-    meter: Arc<Meter>,
 }
 
 /// What came of an update.
@@ -55,24 +54,25 @@ enum Updated {
 }
 
 impl DynamoStore {
-    /// The table named `table` with these key attributes.
-    pub(super) fn new(
-        client: aws_sdk_dynamodb::Client,
-        table: String,
-        partition: String,
-        sort: Option<String>,
-    ) -> Self {
+    pub(super) fn new(table: KeyedTable) -> Self {
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
         let claims = Arc::new(Semaphore::new(CLAIMS_AT_ONCE));
-        DynamoStore { client, table, partition, sort, calls, claims, meter: Arc::default() }
+        let control = Control::new(KeyedTable { meter: Arc::default(), ..table.clone() });
+        DynamoStore { table, control, calls, claims }
+    }
+
+    /// What the calls about tasks have cost, those about the control item aside.
+    pub fn spent_on_tasks(&self) -> Consumed {
+        self.table.meter.consumed()
+    }
+
+    /// The table's control item.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     async fn slot(&self) -> SemaphorePermit<'_> {
         self.calls.acquire().await.expect("the semaphore is never closed")
-    }
-
-    fn key(&self, id: &TaskId) -> Item {
-        item::key(id, &self.partition, self.sort.as_deref())
     }
 
     async fn update(
@@ -83,10 +83,11 @@ impl DynamoStore {
     ) -> Result<Updated, StoreError> {
         let slot = self.slot().await;
         let request = self
+            .table
             .client
             .update_item()
-            .table_name(&self.table)
-            .set_key(Some(self.key(id)))
+            .table_name(&self.table.name)
+            .set_key(Some(self.table.key(id)))
             .return_values(values)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -94,7 +95,7 @@ impl DynamoStore {
         drop(slot);
         match answer {
             Ok(output) => {
-                self.meter.wrote(output.consumed_capacity());
+                self.table.meter.wrote(output.consumed_capacity());
                 Ok(Updated::Yes(output.attributes.unwrap_or_default()))
             }
             Err(error) => match refused(&error) {
@@ -109,7 +110,9 @@ impl DynamoStore {
     /// The item as it stands, by a consistent read.
     async fn read(&self, id: &TaskId) -> Result<Option<Item>, StoreError> {
         let _slot = self.slot().await;
-        read_item(self.client.get_item().table_name(&self.table), self.key(id), &self.meter).await
+        let table = &self.table;
+        let request = table.client.get_item().table_name(&table.name);
+        read_item(request, table.key(id), &table.meter).await
     }
 
     /// A write under a held claim.
@@ -182,15 +185,16 @@ impl Store for DynamoStore {
     async fn due(&self, query: DueQuery<'_>) -> Result<Page, StoreError> {
         let _slot = self.slot().await;
         let after = query.after.map(|cursor| {
-            let mut key = self.key(&cursor.id);
+            let mut key = self.table.key(&cursor.id);
             key.insert(name::QUEUE.to_owned(), string(query.shard));
             key.insert(name::DUE.to_owned(), AttributeValue::N(cursor.due.clone()));
             key
         });
         let output = self
+            .table
             .client
             .query()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .index_name(INDEX)
             .key_condition_expression("#queue = :queue AND #due <= :now")
             .expression_attribute_names("#queue", name::QUEUE)
@@ -203,16 +207,15 @@ impl Store for DynamoStore {
             .send()
             .await
             .map_err(|error| store_error(QUERY, &error))?;
-        self.meter.read(output.consumed_capacity());
-        let (partition, sort) = (&self.partition, self.sort.as_deref());
+        self.table.meter.read(output.consumed_capacity());
         let entries = output.items.as_deref().unwrap_or_default();
         let candidates = entries.iter().filter_map(|entry| {
             let due = item::seconds(entry, name::DUE).ok().flatten()?;
-            Some(Candidate { id: item::task_id(entry, partition, sort)?, due })
+            Some(Candidate { id: self.table.task_id(entry)?, due })
         });
         let next = output.last_evaluated_key.as_ref().and_then(|key| {
             let due = key.get(name::DUE)?.as_n().ok()?.clone();
-            Some(Cursor { id: item::task_id(key, partition, sort)?, due })
+            Some(Cursor { id: self.table.task_id(key)?, due })
         });
         Ok(Page { candidates: candidates.collect(), next })
     }
@@ -281,11 +284,11 @@ impl Store for DynamoStore {
     }
 
     fn table(&self) -> &str {
-        &self.table
+        &self.table.name
     }
 
     fn consumed(&self) -> Consumed {
-        self.meter.consumed()
+        self.table.meter.consumed() + self.control.consumed()
     }
 }
 

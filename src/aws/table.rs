@@ -96,9 +96,7 @@ impl Table {
             let message = format!("table {:?}: {}", self.name, fatal.join("; "));
             return Err(StoreError::Refused(fault("Burstd.WrongTable", message)));
         }
-        let (partition, sort) = self.keys(&table)?;
-        let sort = sort.map(|sort| sort.name);
-        Ok(DynamoStore::new(self.client.clone(), self.name.clone(), partition.name, sort))
+        Ok(DynamoStore::new(self.keyed_as(&table)?))
     }
 
     /// Opens the table for inserting.
@@ -130,13 +128,17 @@ impl Table {
 
     async fn keyed(&self) -> Result<KeyedTable, StoreError> {
         let table = self.describe().await?.ok_or_else(|| self.missing())?;
-        let (partition, sort) = self.keys(&table)?;
+        self.keyed_as(&table)
+    }
+
+    fn keyed_as(&self, table: &TableDescription) -> Result<KeyedTable, StoreError> {
+        let (partition, sort) = self.keys(table)?;
         Ok(KeyedTable {
             client: self.client.clone(),
             name: self.name.clone(),
             partition,
             sort,
-            sizes: sizes(&table),
+            sizes: sizes(table),
             meter: Arc::default(),
         })
     }
@@ -266,8 +268,8 @@ fn sizes(table: &TableDescription) -> Sizes {
     Sizes {
         table_bytes: size(table.table_size_bytes()),
         table_items: size(table.item_count()),
-        index_bytes: size(index.and_then(|index| index.index_size_bytes())),
-        index_items: size(index.and_then(|index| index.item_count())),
+        index_bytes: size(index.and_then(GlobalSecondaryIndexDescription::index_size_bytes)),
+        index_items: size(index.and_then(GlobalSecondaryIndexDescription::item_count)),
     }
 }
 

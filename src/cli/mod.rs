@@ -3,15 +3,18 @@
 #[cfg(feature = "local")]
 mod bench;
 mod check;
+mod cost;
 #[cfg(feature = "local")]
 mod demo;
 #[cfg(feature = "local")]
 mod dev;
 mod exit;
 mod generate;
+mod pause;
 mod policy;
 mod put;
 mod run;
+mod stats;
 mod table;
 mod tasks;
 mod when;
@@ -46,10 +49,16 @@ enum Command {
     Put(put::Put),
     /// Print the least policy that is enough for this configuration
     IamPolicy(policy::Policy),
+    /// Count tasks by queue: due, running, delayed, and how old the oldest is
+    Stats(stats::Stats),
     /// Show everything about tasks, their last attempts included
     Show(tasks::About),
     /// Say why tasks do not run
     Explain(tasks::About),
+    /// Claim nothing more of queues, in no daemon, until they are resumed
+    Pause(pause::Queues),
+    /// Let paused queues go on
+    Resume(pause::Queues),
     /// Have tasks run again: those that have ended from the first attempt on, those that wait now
     Retry(tasks::About),
     /// Call tasks off; a function that runs goes on, and what it returns is discarded
@@ -110,8 +119,11 @@ pub fn main() -> ExitCode {
         Command::Table(command) => command.run(),
         Command::Put(put) => put.run(),
         Command::IamPolicy(policy) => policy.run(),
+        Command::Stats(stats) => stats.run(),
         Command::Show(about) => about.run(Wish::Show),
         Command::Explain(about) => about.run(Wish::Explain),
+        Command::Pause(queues) => queues.run(pause::Wish::Pause),
+        Command::Resume(queues) => queues.run(pause::Wish::Resume),
         Command::Retry(about) => about.run(Wish::Retry),
         Command::Cancel(about) => about.run(Wish::Cancel),
         Command::Generate(generate) => generate.run(),
@@ -130,6 +142,13 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => exit.report(),
     }
+}
+
+/// Who works here: user@host.
+fn person() -> String {
+    let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    format!("{}@{host}", user.unwrap_or_else(|| "somebody".to_owned()))
 }
 
 /// Runs a command that talks to AWS.

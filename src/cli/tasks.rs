@@ -2,18 +2,20 @@
 //! the table alone, whether or not a daemon is up.
 
 mod explain;
-mod show;
+pub(super) mod show;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, say};
-use super::{ConfigFile, block_on};
+use super::{ConfigFile, block_on, cost};
 use crate::aws::{Changed, Clients, Desk, Record};
 use crate::config::Config;
 use crate::daemon;
+use crate::notices::Notices;
 use crate::store::StoreError;
 use crate::task::{Status, TaskId, Timestamp};
+use explain::Circumstances;
 
 /// What these commands share.
 #[derive(Args)]
@@ -44,6 +46,8 @@ pub(super) enum Wish {
 struct Office {
     desk: Desk,
     config: Config,
+    /// What daemons and people have told; nothing when nobody asks.
+    notices: Notices,
     now: Timestamp,
 }
 
@@ -56,8 +60,12 @@ impl About {
         let config = self.config.load()?;
         let clients = Clients::new(&daemon::place(&config.aws)).await?;
         let desk = clients.table(&config.table).desk().await?;
+        let notices = match wish {
+            Wish::Explain => notices(&desk).await?,
+            _ => Notices::default(),
+        };
         // The table's own time, if it has told one.
-        let office = Office { desk, config, now: clients.clock().now() };
+        let office = Office { desk, config, notices, now: clients.clock().now() };
         let mut ids = Vec::new();
         for text in &self.ids {
             ids.push(office.desk.id(text).map_err(Exit::usage)?);
@@ -72,15 +80,23 @@ impl About {
             }
         }
         if self.verbose {
-            let consumed = office.desk.consumed();
-            let units = |milli: u64| milli as f64 / 1e3;
-            let (read, write) = (units(consumed.read_milli), units(consumed.write_milli));
-            eprintln!("{read} read units, {write} write units");
+            cost::tell(office.desk.consumed());
         }
         match failures {
             0 => Ok(()),
             _ => Err(Exit::data(format!("{failures} of {} not done", ids.len()))),
         }
+    }
+}
+
+/// What is told on the control item. Without it there is less to say, and still something.
+pub(super) async fn notices(desk: &Desk) -> Result<Notices, StoreError> {
+    match desk.control().read().await {
+        Err(StoreError::Refused(fault)) => {
+            eprintln!("what daemons and people have told cannot be read: {fault}");
+            Ok(Notices::default())
+        }
+        read_or_away => read_or_away,
     }
 }
 
@@ -92,6 +108,11 @@ struct Answer {
 }
 
 impl Office {
+    fn circumstances<'a>(&'a self, record: &'a Record) -> Circumstances<'a> {
+        let Office { config, notices, now, .. } = self;
+        Circumstances { record, config, notices, now: *now }
+    }
+
     async fn about(&self, wish: Wish, id: &TaskId) -> Result<Answer, StoreError> {
         match wish {
             Wish::Show | Wish::Explain => {
@@ -99,7 +120,7 @@ impl Office {
                 Ok(match (record, wish) {
                     (None, _) => missing(id),
                     (Some(record), Wish::Show) => show::answer(id, &record, self.now),
-                    (Some(record), _) => explain::answer(id, &record, &self.config, self.now),
+                    (Some(record), _) => explain::answer(id, &self.circumstances(&record)),
                 })
             }
             Wish::Retry => Ok(retried(id, self.desk.retry(id, self.now).await?)),
@@ -154,7 +175,7 @@ fn is_final(record: &Record) -> bool {
 }
 
 /// A moment as people read it.
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     let millis = i64::try_from(at.as_millis()).ok();
     let time = millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     time.map_or_else(|| format!("{at} s"), |time| format!("{time:.3}"))

@@ -89,6 +89,8 @@ pub(super) struct Lane {
     pub(super) shards: Vec<Shard>,
     pause: Option<Pause>,
     is_closed: bool,
+    /// A person wishes that nothing of it be claimed.
+    is_held: bool,
 }
 
 /// The function is broken: nothing starts before `until`, then one task at a time.
@@ -102,7 +104,8 @@ impl Lane {
     fn new(queue: Queue, load: usize, pace: Pace, now: Instant) -> Self {
         let shards = queue.shards.iter().map(|name| Shard::new(name.clone(), pace, now)).collect();
         let queue = Arc::new(queue);
-        Lane { queue, load, in_flight: 0, shards, pause: None, is_closed: false }
+        let in_flight = 0;
+        Lane { queue, load, in_flight, shards, pause: None, is_closed: false, is_held: false }
     }
 
     /// The queue is no longer served.
@@ -114,7 +117,8 @@ impl Lane {
     /// The queue is served in another way from now on. A function that is broken stays so.
     fn reopen(&mut self, new: Lane) {
         let pause = self.pause.take().filter(|_| self.load == new.load);
-        *self = Lane { in_flight: self.in_flight, pause, ..new };
+        let (in_flight, is_held) = (self.in_flight, self.is_held);
+        *self = Lane { in_flight, pause, is_held, ..new };
     }
 
     /// Whether the queue is served.
@@ -125,7 +129,7 @@ impl Lane {
     /// How many more tasks may start.
     pub(super) fn free(&self, now: Instant) -> usize {
         let most = match &self.pause {
-            _ if self.is_closed => 0,
+            _ if self.is_closed || self.is_held => 0,
             None => self.queue.max_in_flight,
             Some(pause) if pause.until > now => 0,
             Some(_) => 1,
@@ -144,6 +148,19 @@ impl Lane {
         let least = Duration::from_millis(500);
         let wait = PROBE_BACKOFF.after(probes, rng).max(least);
         self.pause = Some(Pause { until: now + wait, probes });
+    }
+
+    /// Claims nothing while a person wishes so. What was read before is read again afterwards.
+    pub(super) fn hold(&mut self, wish: bool) {
+        if self.is_held != wish {
+            self.is_held = wish;
+            self.forget();
+        }
+    }
+
+    /// Whether a person wishes that nothing of it be claimed.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
     }
 
     /// The function ran.

@@ -10,6 +10,12 @@ use crate::invoker::Invoker;
 use crate::store::Store;
 use tokio::time::Instant;
 
+/// What it does when nothing is the matter.
+pub const POLLING: &str = "polling";
+
+/// What binds a queue whose function runs no task.
+pub const BROKEN: &str = "the function is broken";
+
 /// What the dispatcher is at.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overview {
@@ -27,6 +33,23 @@ pub struct Overview {
     pub oldest_due: Option<Duration>,
     /// Tasks that this process will try again after their back-off.
     pub waiting_to_retry: usize,
+    /// The queues that are served.
+    pub queues: Vec<QueueOverview>,
+}
+
+/// How things stand with a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueOverview {
+    /// Its name.
+    pub name: String,
+    /// In how many shards its tasks are looked for.
+    pub shards: usize,
+    /// Its tasks in flight.
+    pub in_flight: usize,
+    /// Which limit keeps more of them from being in flight, and how many it lets be.
+    pub bound: Option<(String, usize)>,
+    /// A person wishes that nothing of it be claimed.
+    pub is_held: bool,
 }
 
 impl fmt::Display for Overview {
@@ -39,19 +62,38 @@ impl fmt::Display for Overview {
             write!(f, " · {} waiting to retry", self.waiting_to_retry)?;
         }
         match self.oldest_due {
-            Some(age) => write!(f, " · oldest due {:.1} s", age.as_secs_f64()),
-            None if self.backlog > 0 => write!(f, " · {} more due", self.backlog),
-            None => Ok(()),
+            Some(age) => write!(f, " · oldest due {:.1} s", age.as_secs_f64())?,
+            None if self.backlog > 0 => write!(f, " · {} more due", self.backlog)?,
+            None => {}
+        }
+        let mut held = self.queues.iter().filter(|queue| queue.is_held);
+        match (held.next(), held.count()) {
+            (None, _) => Ok(()),
+            (Some(queue), 0) => write!(f, " · {} is paused", queue.name),
+            (Some(_), others) => write!(f, " · {} queues are paused", others + 1),
         }
     }
 }
 
-/// A limit that keeps tasks waiting: what it is called, how many it lets be in flight, and how many
-/// of those that it is about are.
+/// A limit that keeps tasks waiting.
 struct Bound {
-    name: String,
+    /// What of; nothing when of all.
+    of: Option<String>,
+    /// What it is called.
+    why: String,
+    /// How many it lets be in flight.
     most: usize,
-    of: usize,
+    /// How many of those that it is about are.
+    in_flight: usize,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            Some(of) => write!(f, "{of}: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
 }
 
 impl<S: Store, I: Invoker> Dispatcher<S, I> {
@@ -64,8 +106,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         let Limits { max_in_flight, .. } = self.limits;
         let (bound_by, limit) = match self.bound(now) {
             // What else is in flight is not limited by it.
-            Some(Bound { name, most, of }) => {
-                (Some(name), (in_flight - of.min(in_flight) + most).min(max_in_flight))
+            Some(bound) => {
+                let others = in_flight - bound.in_flight.min(in_flight);
+                (Some(bound.to_string()), (others + bound.most).min(max_in_flight))
             }
             None => (None, max_in_flight),
         };
@@ -77,7 +120,26 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             backlog: candidates().count(),
             oldest_due: oldest.map(|due| time.since(due)),
             waiting_to_retry: self.known.waiting_to_retry(now),
+            queues: self.queues(now),
         }
+    }
+
+    fn queues(&self, now: Instant) -> Vec<QueueOverview> {
+        let max = self.limits.max_in_flight;
+        let lanes = self.lanes.iter().filter(|lane| lane.is_open());
+        lanes
+            .map(|lane| {
+                let own = || bound_of(lane, &self.loads[lane.load], max, now);
+                let bound = self.bound_of_all().or_else(own);
+                QueueOverview {
+                    name: lane.queue.name.clone(),
+                    shards: lane.queue.shards.len(),
+                    in_flight: lane.in_flight,
+                    bound: bound.map(|bound| (bound.why, bound.most)),
+                    is_held: lane.is_held(),
+                }
+            })
+            .collect()
     }
 
     fn activity(&self) -> &'static str {
@@ -88,38 +150,48 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         } else if let Some(reason) = self.pause.reason() {
             reason
         } else {
-            "polling"
+            POLLING
         }
     }
 
     /// The first limit that keeps a task from starting, from the widest to the narrowest.
     fn bound(&self, now: Instant) -> Option<Bound> {
-        let (max, of) = (self.limits.max_in_flight, self.tasks.len());
-        let of_all = |name: &str| Some(Bound { name: name.to_owned(), most: max, of });
-        if of >= max {
-            return of_all("max_in_flight");
-        }
-        if self.worker.memory.is_awaited() {
-            return of_all("max_bytes_in_flight");
-        }
-        let lanes = self.lanes.iter().filter(|lane| lane.is_open());
-        lanes.filter_map(|lane| bound_of(lane, &self.loads[lane.load], max, now)).next()
+        let max = self.limits.max_in_flight;
+        let mut lanes = self.lanes.iter().filter(|lane| lane.is_open());
+        let of_a_queue = || lanes.find_map(|lane| bound_of(lane, &self.loads[lane.load], max, now));
+        self.bound_of_all().or_else(of_a_queue)
+    }
+
+    /// The limit of the process that keeps a task of whichever queue from starting.
+    fn bound_of_all(&self) -> Option<Bound> {
+        let (most, in_flight) = (self.limits.max_in_flight, self.tasks.len());
+        let why = match () {
+            () if in_flight >= most => "max_in_flight",
+            () if self.worker.memory.is_awaited() => "max_bytes_in_flight",
+            () => return None,
+        };
+        Some(Bound { of: None, why: why.to_owned(), most, in_flight })
     }
 }
 
 fn bound_of(lane: &Lane, load: &Load, max: usize, now: Instant) -> Option<Bound> {
-    let queue = &lane.queue;
-    if lane.paused_until(now).is_some() {
-        let name = format!("{}: the function is broken", queue.name);
-        return Some(Bound { name, most: 1, of: lane.in_flight });
+    let (queue, in_flight) = (&lane.queue, lane.in_flight);
+    let of_queue = |why: &str, most| {
+        Some(Bound { of: Some(queue.name.clone()), why: why.to_owned(), most, in_flight })
+    };
+    if lane.is_held() {
+        // That is no limit which anybody could raise.
+        return None;
     }
-    if queue.max_in_flight < max && lane.in_flight >= queue.max_in_flight {
-        let name = format!("{}: max_in_flight of the queue", queue.name);
-        return Some(Bound { name, most: queue.max_in_flight, of: lane.in_flight });
+    if lane.paused_until(now).is_some() {
+        return of_queue(BROKEN, 1);
+    }
+    if queue.max_in_flight < max && in_flight >= queue.max_in_flight {
+        return of_queue("max_in_flight of the queue", queue.max_in_flight);
     }
     let (why, most) = load.governor.bound(load.in_flight)?;
-    let name = format!("{}: {why}", queue.function.name);
-    Some(Bound { name, most: most.unwrap_or(max), of: load.in_flight })
+    let (of, why) = (Some(queue.function.name.clone()), why.to_owned());
+    Some(Bound { of, why, most: most.unwrap_or(max), in_flight: load.in_flight })
 }
 
 #[cfg(test)]
@@ -143,9 +215,22 @@ mod tests {
             backlog: 7,
             ..idle.clone()
         };
+        let queue = |name: &str| QueueOverview {
+            name: name.to_owned(),
+            shards: 1,
+            in_flight: 0,
+            bound: None,
+            is_held: name != "free",
+        };
+        let held = |names: &[&str]| Overview {
+            queues: names.iter().map(|name| queue(name)).collect(),
+            ..idle.clone()
+        };
         for (overview, line) in [
-            (idle, "polling · 0/500 in flight"),
             (busy, "polling · 512/2000 in flight · 3 waiting to retry · oldest due 0.4 s"),
+            (held(&["free", "thumbs"]), "polling · 0/500 in flight · thumbs is paused"),
+            (held(&["a", "b", "free"]), "polling · 0/500 in flight · 2 queues are paused"),
+            (idle, "polling · 0/500 in flight"),
             (full, "polling · 200/200 in flight (f: reserved concurrency) · 7 more due"),
         ] {
             assert_eq!(overview.to_string(), line);

@@ -176,6 +176,18 @@ pub const EVENTS: &[Event] = &[
          lines of the log, as when the journal stalls",
     ),
     info("claims.resumed", "episode_s", "claims go on"),
+    info(
+        "queue.paused",
+        "queue by since_s",
+        "a person paused the queue, `since_s` ago: nothing more of it is claimed",
+    ),
+    info("queue.resumed", "queue", "a person lets the queue go on"),
+    warn(
+        "control.unavailable",
+        "operation code error",
+        "the control item cannot be read or written: pauses are not heard of; tasks go on",
+    ),
+    info("control.recovered", "episode_s", "the control item can be read and written again"),
     warn(
         "log.dropped",
         "count since_s",

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use burstd::local::lambda::{Answer, Call};
-use burstd::store::Store as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -496,7 +495,7 @@ async fn a_task_that_succeeds_at_once_costs_five_write_units() {
     world.until_all(25, "SUCCEEDED").await;
     let store = daemon.store.clone();
     assert_eq!(daemon.stop().await.claimed, 25);
-    let spent = store.consumed();
+    let spent = store.spent_on_tasks();
     assert_eq!(producer.consumed().write_milli, 25 * 2 * 1000, "insert: item and index");
     assert_eq!(spent.write_milli, 25 * 3 * 1000, "claim: item; settle: item and index");
 }

@@ -31,7 +31,7 @@ async fn each_reason_why_a_task_does_not_run_is_told() {
     leased.with("lease_until", seconds_from_now(50)).put().await;
     item("over").with("status", s("FAILED")).without("due").put().await;
     for (id, reason, words) in [
-        ("ready", "ready", "it is due and nobody's"),
+        ("ready", "no_worker", "it is due, and no daemon serves its queue: none has been heard of"),
         ("delayed", "not_due", "it is delayed: due in 1m"),
         ("failed once", "not_due", "attempt 1 failed and it waits to be tried again: due in 1m"),
         ("in milliseconds", "milliseconds", "Is this in milliseconds?"),
@@ -39,7 +39,7 @@ async fn each_reason_why_a_task_does_not_run_is_told() {
         ("without queue", "no_queue", "it has no `queue`"),
         ("elsewhere", "unknown_queue", "its queue \"worc\" is not in this configuration"),
         ("late", "deadline_passed", "its deadline passed"),
-        ("leased", "leased", "it is running: w-1 holds it, at the longest for"),
+        ("leased", "leased", "w-1 holds it, for"),
         ("over", "ended", "it has ended FAILED"),
     ] {
         let told = said(&program, "explain", id);

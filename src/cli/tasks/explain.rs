@@ -5,7 +5,10 @@ use serde_json::json;
 use super::show::away;
 use super::{Answer, time};
 use crate::aws::Record;
-use crate::config::{Config, QueueConfig};
+use crate::config::Config;
+use crate::dispatcher::{BROKEN, POLLING};
+use crate::notices::{Notices, Service};
+use crate::queue::Queue;
 use crate::task::{Status, TaskId, Timestamp};
 
 /// In epoch seconds this is the year 5138: such a number is in milliseconds.
@@ -14,8 +17,16 @@ const SURELY_MILLISECONDS: u64 = 100_000_000_000;
 /// A reason, in a word for programs and in words for people.
 type Reason = (&'static str, String);
 
-pub(super) fn answer(id: &TaskId, record: &Record, config: &Config, now: Timestamp) -> Answer {
-    let (code, words) = reason(record, config, now);
+/// What an answer is made of.
+pub(super) struct Circumstances<'a> {
+    pub(super) record: &'a Record,
+    pub(super) config: &'a Config,
+    pub(super) notices: &'a Notices,
+    pub(super) now: Timestamp,
+}
+
+pub(super) fn answer(id: &TaskId, circumstances: &Circumstances<'_>) -> Answer {
+    let (code, words) = circumstances.reason();
     Answer {
         words: format!("{id}: {words}"),
         json: json!({ "id": id.to_string(), "reason": code, "message": words }),
@@ -23,20 +34,137 @@ pub(super) fn answer(id: &TaskId, record: &Record, config: &Config, now: Timesta
     }
 }
 
-/// The first reason, in the order in which burstd would find them.
-fn reason(record: &Record, config: &Config, now: Timestamp) -> Reason {
-    ended(record)
-        .or_else(|| not_in_the_index(record))
-        .or_else(|| nobody_s(record, config))
-        .or_else(|| not_yet(record, now))
-        .or_else(|| somebody_s(record, now))
-        .or_else(|| too_late(record, now))
-        .unwrap_or_else(|| {
-            let words = "nothing on the item keeps it: it is due and nobody's. A daemon that \
-                         serves its queue claims it as soon as it has a free place: see `bound_by` \
-                         and `lambda.broken` in its log";
-            ("ready", words.to_owned())
-        })
+impl Circumstances<'_> {
+    /// The first reason, in the order in which burstd would find them.
+    fn reason(&self) -> Reason {
+        let Circumstances { record, now, .. } = *self;
+        ended(record)
+            .or_else(|| not_in_the_index(record))
+            .or_else(|| self.nobody_s())
+            .or_else(|| not_yet(record, now))
+            .or_else(|| self.somebody_s())
+            .or_else(|| self.paused())
+            .or_else(|| too_late(record, now))
+            .or_else(|| self.unserved())
+            .unwrap_or_else(|| self.bound())
+    }
+
+    /// The queue, or shard, that the item names.
+    fn shard(&self) -> &str {
+        self.record.text("queue").unwrap_or_default()
+    }
+
+    fn servers(&self) -> Vec<(&str, &Service)> {
+        self.notices.servers(self.shard(), self.now)
+    }
+
+    /// Neither this configuration nor a worker that was heard of knows its queue.
+    fn nobody_s(&self) -> Option<Reason> {
+        let name = self.shard();
+        let queues = &self.config.queues;
+        let shards = queues.iter().flat_map(|queue| Queue::shards(&queue.name, queue.shards));
+        if shards.into_iter().any(|shard| shard == name) || !self.servers().is_empty() {
+            return None;
+        }
+        let known: Vec<_> = queues.iter().map(|queue| format!("{:?}", queue.name)).collect();
+        let words = format!(
+            "its queue {name:?} is not in this configuration, which has {}, and no daemon that \
+             serves it has been heard of",
+            known.join(", ")
+        );
+        Some(("unknown_queue", words))
+    }
+
+    fn somebody_s(&self) -> Option<Reason> {
+        let until = self.record.moment("lease_until").ok().flatten();
+        let until = until.filter(|until| *until > self.now)?;
+        let left = away(until, self.now);
+        let left = left.trim_start_matches("in ");
+        let Some(worker) = self.record.text("worker") else {
+            let words = format!("a worker that left no name holds it, for {left} more");
+            return Some(("leased", words));
+        };
+        let words = match self.notices.workers.get(worker) {
+            Some(presence) if presence.is_alive(self.now) => {
+                format!("it is running: {worker} holds it, at the longest for {left} more")
+            }
+            Some(presence) => format!(
+                "{worker} holds it, for {left} more. That daemon was last heard of {}, so it may \
+                 have died; when the lease ends another one takes the task",
+                away(presence.seen_at, self.now)
+            ),
+            None => format!(
+                "{worker} holds it, for {left} more. Nothing is known of that daemon, so it may \
+                 have ended; when the lease does another one takes the task"
+            ),
+        };
+        Some(("leased", words))
+    }
+
+    fn paused(&self) -> Option<Reason> {
+        let (queue, pause) = self.notices.pause(self.shard())?;
+        let words = format!(
+            "its queue is paused since {}, by {}. `burstd resume {queue}` lets it go on",
+            time(pause.since),
+            pause.by
+        );
+        Some(("paused", words))
+    }
+
+    /// No daemon that serves its queue was heard of lately.
+    fn unserved(&self) -> Option<Reason> {
+        if !self.servers().is_empty() {
+            return None;
+        }
+        let last = self.notices.workers.iter().max_by_key(|(_, presence)| presence.seen_at);
+        let heard_of = match last {
+            None => "none has been heard of lately".to_owned(),
+            Some((worker, presence)) if presence.is_alive(self.now) => {
+                format!("{worker}, which works on this table, serves others")
+            }
+            Some((worker, presence)) => {
+                format!("{worker} was last heard of {}", away(presence.seen_at, self.now))
+            }
+        };
+        let words = format!("it is due, and no daemon serves its queue: {heard_of}");
+        Some(("no_worker", words))
+    }
+
+    /// What keeps the workers that serve its queue.
+    fn bound(&self) -> Reason {
+        let servers = self.servers();
+        let activity = |worker: &str| self.notices.workers[worker].activity.as_str();
+        let idle = servers
+            .iter()
+            .find(|(worker, service)| service.bound.is_none() && activity(worker) == POLLING);
+        if let Some((worker, _)) = idle {
+            let words = format!(
+                "nothing keeps it: it is due and nobody's, and {worker}, which serves its queue, \
+                 has room for it; it is claimed within `[poll] max`"
+            );
+            return ("ready", words);
+        }
+        let (mut code, mut told) = ("limit", Vec::new());
+        for (worker, service) in servers {
+            let Some(bound) = &service.bound else {
+                code = "worker_waits";
+                told.push(format!("{worker} is {}", activity(worker)));
+                continue;
+            };
+            let (why, since) = (&bound.why, away(bound.since, self.now));
+            if why == BROKEN {
+                code = "function_broken";
+                let words = "its queue waits and probes it; see `lambda.broken` in the log of";
+                told.push(format!("{why}, since {}: {words} {worker}", time(bound.since)));
+            } else {
+                told.push(format!(
+                    "{worker} has {} in flight of the {} that {why} allows, since {since}",
+                    service.in_flight, bound.limit
+                ));
+            }
+        }
+        (code, format!("it is due and nobody's, and waits: {}", told.join("; ")))
+    }
 }
 
 fn ended(record: &Record) -> Option<Reason> {
@@ -84,24 +212,6 @@ fn not_in_the_index(record: &Record) -> Option<Reason> {
     }
 }
 
-fn nobody_s(record: &Record, config: &Config) -> Option<Reason> {
-    let name = record.text("queue")?;
-    let serves = |queue: &QueueConfig| {
-        let shards = crate::queue::Queue::shards(&queue.name, queue.shards);
-        shards.iter().any(|shard| shard == name)
-    };
-    if config.queues.iter().any(serves) {
-        return None;
-    }
-    let known: Vec<_> = config.queues.iter().map(|queue| format!("{:?}", queue.name)).collect();
-    let words = format!(
-        "its queue {name:?} is not in this configuration, which has {}; unless another daemon \
-         serves it, nobody does",
-        known.join(", ")
-    );
-    Some(("unknown_queue", words))
-}
-
 fn not_yet(record: &Record, now: Timestamp) -> Option<Reason> {
     let due = record.moment("due").ok().flatten().filter(|due| *due > now)?;
     let attempt = record.word("attempt").filter(|attempt| *attempt != "0");
@@ -110,16 +220,6 @@ fn not_yet(record: &Record, now: Timestamp) -> Option<Reason> {
         None => "it is delayed".to_owned(),
     };
     Some(("not_due", format!("{why}: due {}, at {}", away(due, now), time(due))))
-}
-
-fn somebody_s(record: &Record, now: Timestamp) -> Option<Reason> {
-    let until = record.moment("lease_until").ok().flatten().filter(|until| *until > now)?;
-    let worker = record.text("worker").unwrap_or("a worker that left no name");
-    let words = format!(
-        "it is running: {worker} holds it, at the longest for {} more",
-        away(until, now).trim_start_matches("in ")
-    );
-    Some(("leased", words))
 }
 
 fn too_late(record: &Record, now: Timestamp) -> Option<Reason> {

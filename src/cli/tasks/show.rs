@@ -60,7 +60,7 @@ pub(super) fn answer(id: &TaskId, record: &Record, now: Timestamp) -> Answer {
 }
 
 /// What would steer the terminal stands there as a mark.
-fn plain(c: char) -> char {
+pub(crate) fn plain(c: char) -> char {
     if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }
 }
 
@@ -74,7 +74,7 @@ fn told(attempt: &Attempt) -> String {
 }
 
 /// How far away a moment is.
-pub(super) fn away(at: Timestamp, now: Timestamp) -> String {
+pub(crate) fn away(at: Timestamp, now: Timestamp) -> String {
     let seconds = |time: std::time::Duration| match time.as_secs() {
         0..60 => format!("{:.1} s", time.as_secs_f64()),
         whole => humantime::format_duration(std::time::Duration::from_secs(whole)).to_string(),

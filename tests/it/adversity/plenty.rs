@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use burstd::local::lambda::{Answer, Call};
 use burstd::local::place;
-use burstd::store::{Consumed, Store as _};
+use burstd::store::Consumed;
 use tokio::time::sleep;
 
 use super::patient;
@@ -61,7 +61,7 @@ async fn finished_items_make_no_poll_dearer_and_keep_no_task_waiting() {
             polls => Err(polls),
         })
         .await;
-        let cost = daemon.store.consumed();
+        let cost = daemon.store.spent_on_tasks();
         proxy.plan(|_, _| Fate::Pass);
         world.task("new").put().await;
         world.until("new", "SUCCEEDED").await;

@@ -140,11 +140,13 @@ impl World {
         get.consistent_read(true).send().await.expect("the item is read").item
     }
 
-    /// Every item, by its id.
+    /// Every task's item, by its id.
     pub async fn items(&self) -> BTreeMap<String, Item> {
         let pages = self.client.scan().table_name("tasks").consistent_read(true).into_paginator();
         let items: Result<Vec<_>, _> = pages.items().send().collect().await;
-        items.expect("the table is read").into_iter().map(|it| (text(&it, "id"), it)).collect()
+        let tasks = items.expect("the table is read").into_iter();
+        let tasks = tasks.filter(|item| text(item, "burstd") != "control");
+        tasks.map(|item| (text(&item, "id"), item)).collect()
     }
 
     pub async fn status(&self, id: &str) -> String {

@@ -1,0 +1,212 @@
+//! What stands on the control item: people's wishes, and how things stand with each worker.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::control::Control;
+use super::item::{Item, number, seconds, string};
+use crate::notices::{Bound, Notices, Pause, Presence, Service};
+use crate::store::StoreError;
+use crate::task::Timestamp;
+
+/// How an attribute's name begins that is a queue's pause.
+const PAUSE: &str = "pause ";
+
+/// How an attribute's name begins that is a worker's presence.
+const WORKER: &str = "worker ";
+
+impl Control {
+    /// Everything that is told there.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses or is away, or a task has the control item's name.
+    pub async fn read(&self) -> Result<Notices, StoreError> {
+        Ok(read(&self.item().await?))
+    }
+
+    /// Pauses a queue. A pause that stands stays as it is; the one that stands is returned.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::read`].
+    pub async fn pause(&self, queue: &str, pause: &Pause) -> Result<Pause, StoreError> {
+        let (name, value) = (pause_of(queue), write_pause(pause));
+        let clause = "#pause = if_not_exists(#pause, :pause)";
+        let item = self.set(clause, &[("#pause", &name)], [(":pause", value)]).await?;
+        Ok(item.get(&name).and_then(read_pause).unwrap_or_else(|| pause.clone()))
+    }
+
+    /// Lets a queue go on. Its pause, if it was paused.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::read`].
+    pub async fn resume(&self, queue: &str) -> Result<Option<Pause>, StoreError> {
+        let before = self.remove(&pause_of(queue)).await?;
+        Ok(before.and_then(|value| read_pause(&value)))
+    }
+
+    /// A worker says how things stand with it, and clears away what `forgotten` ones have said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::read`].
+    pub async fn report(
+        &self,
+        worker: &str,
+        presence: &Presence,
+        forgotten: &[&str],
+    ) -> Result<(), StoreError> {
+        let named = forgotten.iter().filter(|name| **name != worker).enumerate();
+        let named: Vec<_> =
+            named.map(|(number, name)| (format!("#gone{number}"), presence_of(name))).collect();
+        let own = presence_of(worker);
+        let mut names = vec![("#worker", own.as_str())];
+        names.extend(named.iter().map(|(name, attribute)| (name.as_str(), attribute.as_str())));
+        let mut clause = "#worker = :presence".to_owned();
+        for (index, (name, _)) in named.iter().enumerate() {
+            let before = if index == 0 { " REMOVE" } else { "," };
+            write!(clause, "{before} {name}").expect("writing to a string cannot fail");
+        }
+        self.set(&clause, &names, [(":presence", write_presence(presence))]).await.map(drop)
+    }
+
+    /// A worker says that it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::read`].
+    pub async fn leave(&self, worker: &str) -> Result<(), StoreError> {
+        self.remove(&presence_of(worker)).await.map(drop)
+    }
+}
+
+/// The attribute for the pause of a queue.
+fn pause_of(queue: &str) -> String {
+    format!("{PAUSE}{queue}")
+}
+
+/// The attribute for the presence of a worker.
+fn presence_of(worker: &str) -> String {
+    format!("{WORKER}{worker}")
+}
+
+/// What the item tells. What cannot be read there is as if it were not.
+fn read(item: &Item) -> Notices {
+    Notices {
+        pauses: entries(item, PAUSE, read_pause),
+        workers: entries(item, WORKER, read_presence),
+    }
+}
+
+fn entries<T>(
+    item: &Item,
+    prefix: &str,
+    read: impl Fn(&AttributeValue) -> Option<T>,
+) -> BTreeMap<String, T> {
+    let named = item.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
+    named.filter_map(|(name, value)| Some((name.to_owned(), read(value)?))).collect()
+}
+
+fn write_pause(pause: &Pause) -> AttributeValue {
+    map([("since", number(pause.since)), ("by", string(&pause.by))])
+}
+
+/// A pause stands even if nobody can read whose it is.
+fn read_pause(value: &AttributeValue) -> Option<Pause> {
+    let empty = Item::new();
+    let entry = value.as_m().unwrap_or(&empty);
+    let by = text(entry, "by").unwrap_or("somebody").to_owned();
+    Some(Pause { since: moment(entry, "since").unwrap_or_default(), by })
+}
+
+fn write_presence(presence: &Presence) -> AttributeValue {
+    let service = |service: &Service| {
+        let mut entry = Item::from([
+            ("shards".to_owned(), number(service.shards)),
+            ("in_flight".to_owned(), number(service.in_flight)),
+        ]);
+        if let Some(Bound { why, limit, since }) = &service.bound {
+            entry.insert("bound_by".to_owned(), string(why));
+            entry.insert("limit".to_owned(), number(limit));
+            entry.insert("since".to_owned(), number(since));
+        }
+        AttributeValue::M(entry)
+    };
+    let queues = presence.queues.iter().map(|(name, of)| (name.clone(), service(of)));
+    map([
+        ("seen_at", number(presence.seen_at)),
+        ("activity", string(&presence.activity)),
+        ("queues", AttributeValue::M(queues.collect())),
+    ])
+}
+
+fn read_presence(value: &AttributeValue) -> Option<Presence> {
+    let entry = value.as_m().ok()?;
+    let service = |value: &AttributeValue| {
+        let entry = value.as_m().ok()?;
+        let bound = text(entry, "bound_by").and_then(|why| {
+            let (limit, since) = (whole(entry, "limit")?, moment(entry, "since")?);
+            Some(Bound { why: why.to_owned(), limit, since })
+        });
+        let shards = whole(entry, "shards")?.try_into().ok()?;
+        Some(Service { shards, in_flight: whole(entry, "in_flight")?, bound })
+    };
+    let queues = entry.get("queues")?.as_m().ok()?;
+    let queues = queues.iter().filter_map(|(name, of)| Some((name.clone(), service(of)?)));
+    Some(Presence {
+        seen_at: moment(entry, "seen_at")?,
+        activity: text(entry, "activity")?.to_owned(),
+        queues: queues.collect(),
+    })
+}
+
+fn map<const N: usize>(entries: [(&str, AttributeValue); N]) -> AttributeValue {
+    AttributeValue::M(entries.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+fn text<'a>(entry: &'a Item, name: &str) -> Option<&'a str> {
+    entry.get(name)?.as_s().ok().map(String::as_str)
+}
+
+fn whole(entry: &Item, name: &str) -> Option<u64> {
+    entry.get(name)?.as_n().ok()?.parse().ok()
+}
+
+fn moment(entry: &Item, name: &str) -> Option<Timestamp> {
+    seconds(entry, name).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read_and_garbage_beside_it_is_nothing() {
+        let at = Timestamp::from_millis(1_795_404_000_500);
+        let pause = Pause { since: at, by: "ann@web1".to_owned() };
+        let bound = Bound { why: "max_in_flight".to_owned(), limit: 200, since: at };
+        let service = Service { shards: 4, in_flight: 200, bound: Some(bound) };
+        let presence = Presence {
+            seen_at: at,
+            activity: "polling".to_owned(),
+            queues: [("a".to_owned(), service), ("b".to_owned(), Service::default())].into(),
+        };
+        let item = Item::from([
+            (pause_of("thumbs #1"), write_pause(&pause)),
+            (pause_of("by hand"), string("yes")),
+            (presence_of("w-1"), write_presence(&presence)),
+            (presence_of("w-2"), string("garbage")),
+            ("id".to_owned(), string("burstd#control")),
+        ]);
+        let by_hand = Pause { since: Timestamp::default(), by: "somebody".to_owned() };
+        let expected = Notices {
+            pauses: [("thumbs #1".to_owned(), pause), ("by hand".to_owned(), by_hand)].into(),
+            workers: [("w-1".to_owned(), presence)].into(),
+        };
+        assert_eq!(read(&item), expected);
+    }
+}

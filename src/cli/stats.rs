@@ -1,0 +1,262 @@
+//! `burstd stats`: what is left to do, by queue, and what has been done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::cost::{self, Consent, thousands};
+use super::exit::{Exit, say};
+use super::tasks::show::away;
+use super::{ConfigFile, block_on};
+use crate::aws::{Clients, Desk, Open, Standing};
+use crate::config::Config;
+use crate::daemon;
+use crate::notices::Notices;
+use crate::queue::Queue;
+use crate::task::Timestamp;
+
+const HELP: &str = "\
+due, delayed and the oldest are counted from the index, as it is at this moment. running is what
+the daemons last said. How many have ended is an estimate, unless --scan reads the whole table.";
+
+/// Count tasks by queue
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub(super) struct Stats {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// This queue alone
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// Read the whole table, and count exactly how many tasks have which status
+    #[arg(long, conflicts_with = "queue")]
+    scan: bool,
+    /// Do not ask before reading a large table
+    #[arg(long)]
+    yes: bool,
+    /// One JSON object a line instead of words
+    #[arg(long)]
+    json: bool,
+    /// Say on standard error what it cost
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// What is told of a queue.
+struct Line {
+    queue: String,
+    open: Open,
+    running: u64,
+    notes: Vec<String>,
+}
+
+impl Stats {
+    pub(super) fn run(self) -> Result<(), Exit> {
+        block_on(self.count())
+    }
+
+    async fn count(self) -> Result<(), Exit> {
+        let config = self.config.load()?;
+        let shards = self.shards(&config)?;
+        let clients = Clients::new(&daemon::place(&config.aws)).await?;
+        let desk = clients.table(&config.table).desk().await?;
+        let consent = Consent::from_option(self.yes);
+        if shards.is_none() {
+            cost::before_reading(desk.sizes().index_bytes, "the index", consent)?;
+        }
+        if self.scan {
+            cost::before_reading(desk.sizes().table_bytes, "the table", consent)?;
+        }
+        let notices = super::tasks::notices(&desk).await?;
+        let now = clients.clock().now();
+        let open = desk.count_open(shards.as_deref(), now).await?;
+        let lines = self.lines(&config, &notices, open, now);
+        match self.json {
+            true => lines.iter().try_for_each(|line| say(line.to_json(now)))?,
+            false => say(table(&lines, now))?,
+        }
+        if self.scan {
+            self.say_all(&desk, &config, now).await?;
+        } else if self.queue.is_none() {
+            self.say_ended(&desk, &notices, now)?;
+        }
+        if self.verbose {
+            cost::tell(desk.consumed());
+        }
+        Ok(())
+    }
+
+    /// The shards to look at; nothing when it is all of them, those of unknown queues included.
+    fn shards(&self, config: &Config) -> Result<Option<Vec<String>>, Exit> {
+        let Some(name) = &self.queue else { return Ok(None) };
+        match config.queue(name) {
+            Some(queue) => Ok(Some(Queue::shards(name, queue.shards))),
+            None => {
+                let known: Vec<_> = config.queues.iter().map(|queue| &*queue.name).collect();
+                Err(Exit::usage(format!(
+                    "there is no queue {name:?} in this configuration, which has: {}",
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// A line for each queue that the configuration has, and for each that items name.
+    fn lines(
+        &self,
+        config: &Config,
+        notices: &Notices,
+        counted: BTreeMap<String, Open>,
+        now: Timestamp,
+    ) -> Vec<Line> {
+        let mut open: BTreeMap<String, Open> = BTreeMap::new();
+        let is_wanted = |name: &str| self.queue.as_deref().is_none_or(|wanted| wanted == name);
+        for queue in config.queues.iter().filter(|queue| is_wanted(&queue.name)) {
+            open.insert(queue.name.clone(), Open::default());
+        }
+        for (shard, of_shard) in counted {
+            let queue = open.entry(queue_of(config, &shard)).or_default();
+            queue.due += of_shard.due;
+            queue.delayed += of_shard.delayed;
+            let oldest = [queue.oldest_due, of_shard.oldest_due].into_iter().flatten().min();
+            queue.oldest_due = oldest;
+        }
+        let line = |(queue, open): (String, Open)| {
+            let servers = notices.servers(&queue, now);
+            let running = servers.iter().map(|(_, service)| service.in_flight).sum();
+            let notes = notes(&queue, notices, &servers, now);
+            Line { queue, open, running, notes }
+        };
+        open.into_iter().map(line).collect()
+    }
+
+    /// How many have ended, roughly, and how to know better.
+    fn say_ended(&self, desk: &Desk, notices: &Notices, now: Timestamp) -> Result<(), Exit> {
+        let sizes = desk.sizes();
+        let ended = sizes.table_items.saturating_sub(sizes.index_items);
+        let units = cost::read_units(sizes.table_bytes);
+        let alive: BTreeMap<_, _> =
+            notices.workers.iter().filter(|(_, presence)| presence.is_alive(now)).collect();
+        if self.json {
+            let workers = alive.iter().map(|(name, presence)| {
+                json!({ "worker": name, "activity": presence.activity,
+                        "seen_s_ago": now.since(presence.seen_at).as_secs_f64() })
+            });
+            return say(json!({
+                "ended_estimate": ended,
+                "scan_bytes": sizes.table_bytes,
+                "scan_read_units": units,
+                "workers": workers.collect::<Vec<Value>>(),
+            }));
+        }
+        let mut words = String::from("\n");
+        if alive.is_empty() {
+            words += "no daemon has been heard of lately\n";
+        }
+        for (name, presence) in alive {
+            let ago = away(presence.seen_at, now);
+            words += &format!("{name}: {}, heard of {ago}\n", presence.activity);
+        }
+        say(format_args!(
+            "{words}about {} have ended: an estimate, since DynamoDB counts items every six hours \
+             or so.\n`burstd stats --scan` counts them: about {} read units",
+            thousands(ended),
+            thousands(units)
+        ))
+    }
+
+    /// How many have which status, exactly.
+    async fn say_all(&self, desk: &Desk, config: &Config, now: Timestamp) -> Result<(), Exit> {
+        let mut counts: BTreeMap<(String, Standing), u64> = BTreeMap::new();
+        for ((shard, standing), count) in desk.count_all(now).await? {
+            *counts.entry((queue_of(config, &shard), standing)).or_default() += count;
+        }
+        if !self.json {
+            let queues: BTreeSet<_> = counts.keys().map(|(queue, _)| queue.as_str()).collect();
+            let width = width(queues.into_iter());
+            say(format_args!("\n{:<width$}  {:<19}  {:>9}", "queue", "status", "tasks"))?;
+            for ((queue, standing), count) in &counts {
+                let (queue, standing) = (shown(queue), standing.as_str());
+                say(format_args!("{queue:<width$}  {standing:<19}  {count:>9}"))?;
+            }
+            return Ok(());
+        }
+        counts.into_iter().try_for_each(|((queue, standing), tasks)| {
+            say(json!({ "queue": queue, "status": standing.as_str(), "tasks": tasks }))
+        })
+    }
+}
+
+/// The queue of a shard, as far as the configuration knows it.
+fn queue_of(config: &Config, shard: &str) -> String {
+    let is_its = |name: &str, shards: u32| Queue::shards(name, shards).iter().any(|it| it == shard);
+    let queue = config.queues.iter().find(|queue| is_its(&queue.name, queue.shards));
+    queue.map_or(shard, |queue| &queue.name).to_owned()
+}
+
+fn notes(
+    queue: &str,
+    notices: &Notices,
+    servers: &[(&str, &crate::notices::Service)],
+    now: Timestamp,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some((_, pause)) = notices.pause(queue) {
+        notes.push(format!("paused {} by {}", away(pause.since, now), pause.by));
+    }
+    if servers.is_empty() {
+        notes.push("no daemon serves it".to_owned());
+    }
+    let bounds: BTreeSet<_> =
+        servers.iter().filter_map(|(_, service)| Some(&*service.bound.as_ref()?.why)).collect();
+    notes.extend(bounds.into_iter().map(str::to_owned));
+    notes
+}
+
+impl Line {
+    fn to_json(&self, now: Timestamp) -> Value {
+        let oldest = self.open.oldest_due.map(|due| now.since(due).as_secs_f64());
+        json!({
+            "queue": self.queue,
+            "due": self.open.due,
+            "running": self.running,
+            "delayed": self.open.delayed,
+            "oldest_due_s": oldest,
+            "notes": self.notes,
+        })
+    }
+}
+
+/// The lines below one another.
+fn table(lines: &[Line], now: Timestamp) -> String {
+    let width = width(lines.iter().map(|line| line.queue.as_str()));
+    let mut words = format!(
+        "{:<width$}  {:>8}  {:>8}  {:>8}  {:<12}",
+        "queue", "due", "running", "delayed", "oldest due"
+    );
+    words.truncate(words.trim_end().len());
+    for line in lines {
+        let Open { due, delayed, oldest_due } = line.open;
+        let oldest = oldest_due.map_or("-".to_owned(), |due| away(due, now));
+        let (queue, running, notes) = (shown(&line.queue), line.running, line.notes.join("; "));
+        let row =
+            format!("{queue:<width$}  {due:>8}  {running:>8}  {delayed:>8}  {oldest:<12}  {notes}");
+        words += "\n";
+        words += row.trim_end();
+    }
+    words
+}
+
+/// A column that has room for these, and for its heading.
+fn width<'a>(queues: impl Iterator<Item = &'a str>) -> usize {
+    queues.map(|queue| shown(queue).chars().count()).max().unwrap_or(0).max("queue".len())
+}
+
+/// A queue's name as it can be shown: what would steer the terminal stands there as a mark.
+fn shown(queue: &str) -> String {
+    match queue {
+        "" => "(none)".to_owned(),
+        queue => queue.chars().map(super::tasks::show::plain).collect(),
+    }
+}
