@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 
 use super::control::Control;
 use super::errors::store_error;
-use super::item::{Item, history, name, number, read_key_value, seconds, string, write_json};
+use super::item::{
+    Item, history, name, number, objection, read_key_value, seconds, string, write_json,
+};
 use super::keyed::KeyedTable;
 use super::producer::key_value;
 use super::store::read_item;
@@ -216,6 +218,11 @@ impl Record {
     /// When there is something else, with what is wrong about it.
     pub fn moment(&self, attribute: &str) -> Result<Option<Timestamp>, String> {
         seconds(&self.item, attribute)
+    }
+
+    /// Why it cannot be read as a task, if it cannot.
+    pub fn objection(&self) -> Option<String> {
+        objection(&self.item)
     }
 
     /// The last few attempts, oldest first; none when they cannot be read.

@@ -118,6 +118,17 @@ pub(super) fn unclaimable(item: &Item) -> Option<String> {
         .err()
 }
 
+/// What is wrong with an item that nobody has claimed yet, if anything is: a claim makes it
+/// `INVALID`.
+pub(super) fn objection(item: &Item) -> Option<String> {
+    unclaimable(item)
+        .or_else(|| payload(item).err())
+        .or_else(|| max_attempts(item).err())
+        .or_else(|| seconds(item, name::DEADLINE).err())
+        .or_else(|| trace(item).err())
+        .or_else(|| history(item).err())
+}
+
 /// How an item was found that could not be written. It believes nothing.
 pub(super) fn standing(item: &Item) -> Standing {
     let text = |attribute| match item.get(attribute) {

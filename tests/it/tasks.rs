@@ -29,6 +29,8 @@ async fn each_reason_why_a_task_does_not_run_is_told() {
     item("late").with("deadline", seconds_from_now(-5)).put().await;
     let leased = item("leased").with("status", s("RUNNING")).with("worker", s("w-1"));
     leased.with("lease_until", seconds_from_now(50)).put().await;
+    item("no JSON").with("payload", s("hello")).put().await;
+    item("no attempt").with("attempt", s("three")).put().await;
     item("over").with("status", s("FAILED")).without("due").put().await;
     for (id, reason, words) in [
         ("ready", "no_worker", "it is due, and no daemon serves its queue: none has been heard of"),
@@ -40,6 +42,8 @@ async fn each_reason_why_a_task_does_not_run_is_told() {
         ("elsewhere", "unknown_queue", "its queue \"worc\" is not in this configuration"),
         ("late", "deadline_passed", "its deadline passed"),
         ("leased", "leased", "w-1 holds it, for"),
+        ("no JSON", "unreadable", "it is no task: payload is not JSON text"),
+        ("no attempt", "unreadable", "it is no task: attempt has the type S"),
         ("over", "ended", "it has ended FAILED"),
     ] {
         let told = said(&program, "explain", id);

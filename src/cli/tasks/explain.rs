@@ -41,8 +41,9 @@ impl Circumstances<'_> {
         ended(record)
             .or_else(|| not_in_the_index(record))
             .or_else(|| self.nobody_s())
-            .or_else(|| not_yet(record, now))
             .or_else(|| self.somebody_s())
+            .or_else(|| unreadable(record))
+            .or_else(|| not_yet(record, now))
             .or_else(|| self.paused())
             .or_else(|| too_late(record, now))
             .or_else(|| self.unserved())
@@ -210,6 +211,12 @@ fn not_in_the_index(record: &Record) -> Option<Reason> {
             format!("{wrong}; the index leaves the item out, so nobody sees it"),
         )),
     }
+}
+
+fn unreadable(record: &Record) -> Option<Reason> {
+    let wrong = record.objection()?;
+    let words = format!("it is no task: {wrong}. The daemon that claims it makes it INVALID");
+    Some(("unreadable", words))
 }
 
 fn not_yet(record: &Record, now: Timestamp) -> Option<Reason> {
