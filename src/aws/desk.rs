@@ -1,8 +1,6 @@
 //! The operator's desk: single tasks, read and changed from any machine with the rights to the
 //! table, whether or not a daemon is up.
 
-use std::sync::Arc;
-
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
@@ -11,11 +9,10 @@ use aws_sdk_dynamodb::types::{
 use serde_json::{Map, Value};
 
 use super::errors::store_error;
-use super::item::{Item, history, key, name, number, read_key_value, seconds, string, write_json};
-use super::meter::Meter;
+use super::item::{Item, history, name, number, read_key_value, seconds, string, write_json};
+use super::keyed::KeyedTable;
 use super::producer::key_value;
 use super::store::read_item;
-use super::table::KeyAttribute;
 use super::update::Update;
 use crate::claim::Rev;
 use crate::store::{Consumed, StoreError};
@@ -24,11 +21,7 @@ use crate::task::{Attempt, Status, TaskId, Timestamp};
 /// Tasks of one table, one at a time.
 #[derive(Clone, Debug)]
 pub struct Desk {
-    client: aws_sdk_dynamodb::Client,
-    table: String,
-    partition: KeyAttribute,
-    sort: Option<KeyAttribute>,
-    meter: Arc<Meter>,
+    table: KeyedTable,
 }
 
 /// An item as it stands, whatever it says.
@@ -49,13 +42,8 @@ pub enum Changed {
 }
 
 impl Desk {
-    pub(super) fn new(
-        client: aws_sdk_dynamodb::Client,
-        table: String,
-        partition: KeyAttribute,
-        sort: Option<KeyAttribute>,
-    ) -> Self {
-        Desk { client, table, partition, sort, meter: Arc::default() }
+    pub(super) fn new(table: KeyedTable) -> Self {
+        Desk { table }
     }
 
     /// The task with this name, as the log writes it: the partition key's value, bytes in
@@ -69,13 +57,14 @@ impl Desk {
             let value = key_value(key, text)?;
             Ok::<_, String>(read_key_value(&value).expect("a key has a key's type"))
         };
-        let Some(sort) = &self.sort else {
-            return Ok(TaskId { partition: value(&self.partition, text)?, sort: None });
+        let table = &self.table;
+        let Some(sort) = &table.sort else {
+            return Ok(TaskId { partition: value(&table.partition, text)?, sort: None });
         };
         let (partition, rest) = text.split_once('/').ok_or_else(|| {
-            format!("{text:?} lacks the sort key: write {}/{}", self.partition.name, sort.name)
+            format!("{text:?} lacks the sort key: write {}/{}", table.partition.name, sort.name)
         })?;
-        let partition = value(&self.partition, partition)?;
+        let partition = value(&table.partition, partition)?;
         Ok(TaskId { partition, sort: Some(value(sort, rest)?) })
     }
 
@@ -85,8 +74,9 @@ impl Desk {
     ///
     /// When DynamoDB refuses, or is away.
     pub async fn read(&self, id: &TaskId) -> Result<Option<Record>, StoreError> {
-        let request = self.client.get_item().table_name(&self.table);
-        let item = read_item(request, self.key(id), &self.meter).await?;
+        let table = &self.table;
+        let request = table.client.get_item().table_name(&table.name);
+        let item = read_item(request, table.key(id), &table.meter).await?;
         Ok(item.map(|item| Record { item }))
     }
 
@@ -134,18 +124,19 @@ impl Desk {
         let rev = Rev::random(&mut rand::make_rng::<rand::rngs::StdRng>());
         let update = update
             .set(name::REV, string(rev.as_str()))
-            .require(&self.partition.name, "attribute_exists({})");
+            .require(&self.table.partition.name, "attribute_exists({})");
         let request = self
+            .table
             .client
             .update_item()
-            .table_name(&self.table)
-            .set_key(Some(self.key(id)))
+            .table_name(&self.table.name)
+            .set_key(Some(self.table.key(id)))
             .return_values(aws_sdk_dynamodb::types::ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         match update.into_request(request).send().await {
             Ok(output) => {
-                self.meter.wrote(output.consumed_capacity());
+                self.table.meter.wrote(output.consumed_capacity());
                 Ok(Changed::Made(Record { item: output.attributes.unwrap_or_default() }))
             }
             Err(SdkError::ServiceError(failure))
@@ -168,13 +159,9 @@ impl Desk {
         }
     }
 
-    fn key(&self, id: &TaskId) -> Item {
-        key(id, &self.partition.name, self.sort.as_ref().map(|sort| sort.name.as_str()))
-    }
-
     /// What all calls so far have cost.
     pub fn consumed(&self) -> Consumed {
-        self.meter.consumed()
+        self.table.meter.consumed()
     }
 }
 

@@ -1,10 +1,12 @@
 //! The adapters to AWS: everything that names its SDK.
 
+mod control;
 mod date;
 mod desk;
 mod errors;
 mod invoker;
 mod item;
+mod keyed;
 mod meter;
 mod producer;
 #[cfg(feature = "local")]
@@ -25,8 +27,10 @@ use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
+pub use control::{Control, Run};
 pub use desk::{Changed, Desk, Record};
 pub use invoker::{LambdaInvoker, without_qualifier};
+pub use keyed::Sizes;
 pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
 #[cfg(feature = "local")]
 pub use reference::SdkClient;

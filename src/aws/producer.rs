@@ -2,7 +2,6 @@
 //! by any other means is as good.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
@@ -16,8 +15,7 @@ use tokio::time::sleep;
 
 use super::errors::store_error;
 use super::item::{Item, name, number, string};
-use super::meter::Meter;
-use super::table::KeyAttribute;
+use super::keyed::{KeyAttribute, KeyedTable};
 use crate::retry::Backoff;
 use crate::store::{Consumed, Fault, StoreError};
 use crate::task::Timestamp;
@@ -80,21 +78,12 @@ pub struct Rejected {
 /// Inserts tasks into one table.
 #[derive(Clone, Debug)]
 pub struct Producer {
-    client: aws_sdk_dynamodb::Client,
-    table: String,
-    partition: KeyAttribute,
-    sort: Option<KeyAttribute>,
-    meter: Arc<Meter>,
+    table: KeyedTable,
 }
 
 impl Producer {
-    pub(super) fn new(
-        client: aws_sdk_dynamodb::Client,
-        table: String,
-        partition: KeyAttribute,
-        sort: Option<KeyAttribute>,
-    ) -> Self {
-        Producer { client, table, partition, sort, meter: Arc::default() }
+    pub(super) fn new(table: KeyedTable) -> Self {
+        Producer { table }
     }
 
     /// Inserts one task, unless there is one of its name. Says the name.
@@ -105,16 +94,17 @@ impl Producer {
     pub async fn put(&self, task: &NewTask) -> Result<String, PutError> {
         let (id, item) = self.item(task).map_err(PutError::Task)?;
         let request = self
+            .table
             .client
             .put_item()
-            .table_name(&self.table)
+            .table_name(&self.table.name)
             .set_item(Some(item))
             .condition_expression("attribute_not_exists(#key)")
-            .expression_attribute_names("#key", &self.partition.name)
+            .expression_attribute_names("#key", &self.table.partition.name)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         match request.send().await {
             Ok(output) => {
-                self.meter.wrote(output.consumed_capacity());
+                self.table.meter.wrote(output.consumed_capacity());
                 Ok(id)
             }
             Err(SdkError::ServiceError(error))
@@ -170,7 +160,7 @@ impl Producer {
 
     /// What all insertions so far have cost.
     pub fn consumed(&self) -> Consumed {
-        self.meter.consumed()
+        self.table.meter.consumed()
     }
 
     /// Writes items until all are processed.
@@ -213,14 +203,15 @@ impl Producer {
         };
         let requests = items.iter().map(put).collect();
         let request = self
+            .table
             .client
             .batch_write_item()
-            .request_items(&self.table, requests)
+            .request_items(&self.table.name, requests)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         match request.send().await {
             Ok(output) => {
                 for consumed in output.consumed_capacity() {
-                    self.meter.wrote(Some(consumed));
+                    self.table.meter.wrote(Some(consumed));
                 }
                 let left: HashMap<_, _> = output.unprocessed_items.unwrap_or_default();
                 let left = left.into_values().flatten();
@@ -232,13 +223,14 @@ impl Producer {
 
     /// The item of a task, and the name it goes by.
     fn item(&self, task: &NewTask) -> Result<(String, Item), String> {
+        let KeyedTable { partition, sort, .. } = &self.table;
         let id = match &task.id {
             Some(id) => id.clone(),
-            None if self.partition.kind == ScalarAttributeType::S => random_id(),
+            None if partition.kind == ScalarAttributeType::S => random_id(),
             None => {
                 return Err(format!(
                     "an id is needed: the partition key {} has the type {}",
-                    self.partition.name, self.partition.kind
+                    partition.name, partition.kind
                 ));
             }
         };
@@ -256,8 +248,8 @@ impl Producer {
                 item.insert(name.to_owned(), value);
             }
         }
-        item.entry(self.partition.name.clone()).or_insert(key_value(&self.partition, &id)?);
-        match (&self.sort, &task.sort) {
+        item.entry(partition.name.clone()).or_insert(key_value(partition, &id)?);
+        match (sort, &task.sort) {
             (None, None) => {}
             (Some(sort), Some(value)) => {
                 item.entry(sort.name.clone()).or_insert(key_value(sort, value)?);

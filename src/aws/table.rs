@@ -1,6 +1,7 @@
 //! The table as a whole: what it must look like, whether it does, and how it is made.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
@@ -12,9 +13,11 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::sleep;
 
+use super::control::Control;
 use super::desk::Desk;
 use super::errors::store_error;
 use super::item::name;
+use super::keyed::{KeyAttribute, KeyedTable, Sizes};
 use super::producer::Producer;
 use super::store::DynamoStore;
 use crate::store::{Fault, StoreError};
@@ -62,13 +65,6 @@ impl fmt::Display for Difference {
     }
 }
 
-/// A key attribute: its name and type.
-#[derive(Clone, Debug)]
-pub(super) struct KeyAttribute {
-    pub(super) name: String,
-    pub(super) kind: ScalarAttributeType,
-}
-
 impl Table {
     pub(super) fn new(client: aws_sdk_dynamodb::Client, name: String, region: String) -> Self {
         Table { client, name, region }
@@ -111,9 +107,7 @@ impl Table {
     ///
     /// As [`Table::open`], but the index does not matter.
     pub async fn producer(&self) -> Result<Producer, StoreError> {
-        let table = self.describe().await?.ok_or_else(|| self.missing())?;
-        let (partition, sort) = self.keys(&table)?;
-        Ok(Producer::new(self.client.clone(), self.name.clone(), partition, sort))
+        Ok(Producer::new(self.keyed().await?))
     }
 
     /// Opens the table for looking at tasks and changing them.
@@ -122,9 +116,29 @@ impl Table {
     ///
     /// As [`Table::open`], but the index does not matter.
     pub async fn desk(&self) -> Result<Desk, StoreError> {
+        Ok(Desk::new(self.keyed().await?))
+    }
+
+    /// Opens the table for its control item.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::open`], but the index does not matter.
+    pub async fn control(&self) -> Result<Control, StoreError> {
+        Ok(Control::new(self.keyed().await?))
+    }
+
+    async fn keyed(&self) -> Result<KeyedTable, StoreError> {
         let table = self.describe().await?.ok_or_else(|| self.missing())?;
         let (partition, sort) = self.keys(&table)?;
-        Ok(Desk::new(self.client.clone(), self.name.clone(), partition, sort))
+        Ok(KeyedTable {
+            client: self.client.clone(),
+            name: self.name.clone(),
+            partition,
+            sort,
+            sizes: sizes(&table),
+            meter: Arc::default(),
+        })
     }
 
     /// Makes the table, with index and TTL, and waits until it can be used. A table that is
@@ -244,6 +258,17 @@ fn fault(code: &str, message: String) -> Fault {
 
 fn index(table: &TableDescription) -> Option<&GlobalSecondaryIndexDescription> {
     table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(INDEX))
+}
+
+fn sizes(table: &TableDescription) -> Sizes {
+    let size = |told: Option<i64>| told.and_then(|told| u64::try_from(told).ok()).unwrap_or(0);
+    let index = index(table);
+    Sizes {
+        table_bytes: size(table.table_size_bytes()),
+        table_items: size(table.item_count()),
+        index_bytes: size(index.and_then(|index| index.index_size_bytes())),
+        index_items: size(index.and_then(|index| index.item_count())),
+    }
 }
 
 fn key_attribute(

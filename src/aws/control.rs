@@ -1,0 +1,278 @@
+//! The control item: the one item of the table that is no task. burstd keeps there what must hold
+//! whichever machine it is asked on: the runs of `burstd retry` by filter that are unfinished.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ScalarAttributeType,
+};
+
+use super::errors::store_error;
+use super::item::{Item, number, seconds, string};
+use super::keyed::{KeyAttribute, KeyedTable};
+use super::store::read_item;
+use crate::store::{Consumed, Fault, StoreError};
+use crate::task::Timestamp;
+
+/// The control item's key, in a table whose keys are texts or bytes, ...
+const NAME: &str = "burstd#control";
+
+/// ... and where they are numbers.
+const NUMBER: &str = "-108262613644388";
+
+/// The attribute by which the control item is known, ...
+pub(super) const MARK: &str = "burstd";
+
+/// ... and what it says there.
+pub(super) const MARKED: &str = "control";
+
+const UPDATE: &str = "dynamodb:UpdateItem";
+
+/// The control item of one table.
+#[derive(Clone, Debug)]
+pub struct Control {
+    table: KeyedTable,
+}
+
+/// An unfinished run of a command by filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The command.
+    pub command: String,
+    /// Its filter, in words that mean one filter only.
+    pub filter: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// Who began it: user@host.
+    pub by: String,
+}
+
+impl Control {
+    pub(super) fn new(table: KeyedTable) -> Self {
+        Control { table }
+    }
+
+    /// Notes that a run begins. If the same run was begun and never ended, that one goes on: it
+    /// is returned. Otherwise this one is.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses or is away, or a task has the control item's name.
+    pub async fn begin_run(&self, run: &Run) -> Result<Run, StoreError> {
+        self.note_run(run, "#run = if_not_exists(#run, :run)").await
+    }
+
+    /// Notes that a run begins, whether or not the same run has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::begin_run`].
+    pub async fn begin_run_afresh(&self, run: &Run) -> Result<Run, StoreError> {
+        self.note_run(run, "#run = :run").await
+    }
+
+    async fn note_run(&self, run: &Run, clause: &str) -> Result<Run, StoreError> {
+        let values = [(":run", run.to_attribute())];
+        let item = self.set(clause, &[("#run", &run.attribute())], values).await?;
+        item.get(&run.attribute()).and_then(Run::read).ok_or_else(|| unreadable(run))
+    }
+
+    /// The same run, if it was begun and has not ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::begin_run`].
+    pub async fn unfinished(&self, run: &Run) -> Result<Option<Run>, StoreError> {
+        let item = self.read().await?;
+        let Some(noted) = item.get(&run.attribute()) else { return Ok(None) };
+        Run::read(noted).map(Some).ok_or_else(|| unreadable(run))
+    }
+
+    /// Notes that a run has ended. One that began after it stays.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses, or is away.
+    pub async fn end_run(&self, run: &Run) -> Result<(), StoreError> {
+        let request = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .set_key(Some(self.key()))
+            .update_expression("REMOVE #run")
+            .condition_expression("#run.#began = :began")
+            .expression_attribute_names("#run", run.attribute())
+            .expression_attribute_names("#began", "began")
+            .expression_attribute_values(":began", number(run.began))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(output) => {
+                self.table.meter.wrote(output.consumed_capacity());
+                Ok(())
+            }
+            Err(SdkError::ServiceError(failure))
+                if failure.err().is_conditional_check_failed_exception() =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(store_error(UPDATE, &error)),
+        }
+    }
+
+    /// Sets something on the item, which is made if it is not there; the item as it is then.
+    async fn set(
+        &self,
+        clause: &str,
+        names: &[(&str, &str)],
+        values: impl IntoIterator<Item = (&str, AttributeValue)>,
+    ) -> Result<Item, StoreError> {
+        let names = names.iter().map(|(name, attribute)| (name.to_string(), attribute.to_string()));
+        let mut names: HashMap<_, _> = names.collect();
+        names.insert("#mark".to_owned(), MARK.to_owned());
+        names.insert("#key".to_owned(), self.table.partition.name.clone());
+        let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let mut values: HashMap<_, _> = values.collect();
+        values.insert(":marked".to_owned(), string(MARKED));
+        let request = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .set_key(Some(self.key()))
+            .update_expression(format!("SET #mark = :marked, {clause}"))
+            .condition_expression("attribute_not_exists(#key) OR #mark = :marked")
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(Some(values))
+            .return_values(ReturnValue::AllNew)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(output) => {
+                self.table.meter.wrote(output.consumed_capacity());
+                Ok(output.attributes.unwrap_or_default())
+            }
+            Err(SdkError::ServiceError(failure))
+                if failure.err().is_conditional_check_failed_exception() =>
+            {
+                Err(self.taken())
+            }
+            Err(error) => Err(store_error(UPDATE, &error)),
+        }
+    }
+
+    /// The item as it is; empty when there is none yet.
+    async fn read(&self) -> Result<Item, StoreError> {
+        let request = self.table.client.get_item().table_name(&self.table.name);
+        match read_item(request, self.key(), &self.table.meter).await? {
+            None => Ok(Item::new()),
+            Some(item) if is_control(&item) => Ok(item),
+            Some(_) => Err(self.taken()),
+        }
+    }
+
+    fn key(&self) -> Item {
+        key(&self.table)
+    }
+
+    fn taken(&self) -> StoreError {
+        let id = self.table.task_id(&self.key()).expect("its key is a key");
+        let message = format!(
+            "a task of {:?} has the name {id}, under which burstd keeps its own notes: give the \
+             task another name",
+            self.table.name
+        );
+        refused("Burstd.NameTaken", message)
+    }
+
+    /// What all calls so far have cost.
+    pub fn consumed(&self) -> Consumed {
+        self.table.meter.consumed()
+    }
+}
+
+/// The control item's key in this table.
+pub(super) fn key(table: &KeyedTable) -> Item {
+    let value = |key: &KeyAttribute| match key.kind {
+        ScalarAttributeType::N => AttributeValue::N(NUMBER.to_owned()),
+        ScalarAttributeType::B => AttributeValue::B(Blob::new(NAME)),
+        _ => string(NAME),
+    };
+    let keys = [Some(&table.partition), table.sort.as_ref()].into_iter().flatten();
+    keys.map(|key| (key.name.clone(), value(key))).collect()
+}
+
+/// Whether this is the control item, and so no task.
+pub(super) fn is_control(item: &Item) -> bool {
+    matches!(item.get(MARK), Some(AttributeValue::S(mark)) if mark == MARKED)
+}
+
+fn refused(code: &str, message: String) -> StoreError {
+    StoreError::Refused(Fault { operation: UPDATE, code: code.to_owned(), message })
+}
+
+fn unreadable(run: &Run) -> StoreError {
+    let message = format!("what is noted as {:?} on the control item is no run", run.attribute());
+    refused("Burstd.NoRun", message)
+}
+
+impl Run {
+    /// The attribute of the control item that stands for it.
+    fn attribute(&self) -> String {
+        format!("run {:016x}", hash(&format!("{} {}", self.command, self.filter)))
+    }
+
+    fn to_attribute(&self) -> AttributeValue {
+        let run = Item::from([
+            ("command".to_owned(), string(&self.command)),
+            ("filter".to_owned(), string(&self.filter)),
+            ("began".to_owned(), number(self.began)),
+            ("by".to_owned(), string(&self.by)),
+        ]);
+        AttributeValue::M(run)
+    }
+
+    fn read(value: &AttributeValue) -> Option<Run> {
+        let run = value.as_m().ok()?;
+        let text = |name| run.get(name)?.as_s().ok().cloned();
+        Some(Run {
+            command: text("command")?,
+            filter: text("filter")?,
+            began: seconds(run, "began").ok()??,
+            by: text("by")?,
+        })
+    }
+}
+
+/// FNV-1a: the same in every version of burstd, unlike the hashes of the standard library.
+fn hash(text: &str) -> u64 {
+    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_read_back_as_it_was_noted() {
+        let run = Run {
+            command: "retry".to_owned(),
+            filter: "--status FAILED".to_owned(),
+            began: Timestamp::from_millis(1_763_800_000_250),
+            by: "ada@host".to_owned(),
+        };
+        assert_eq!(Run::read(&run.to_attribute()), Some(run.clone()));
+        assert_eq!(Run::read(&string("no run")), None);
+        let other = Run { filter: "--status INVALID".to_owned(), ..run.clone() };
+        assert_ne!(run.attribute(), other.attribute());
+    }
+
+    #[test]
+    fn the_hash_is_fnv_1a_whose_values_are_published() {
+        // www.isthe.com/chongo/src/fnv/test_fnv.c
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
+    }
+}
