@@ -266,8 +266,8 @@ fn sizes(table: &TableDescription) -> Sizes {
     Sizes {
         table_bytes: size(table.table_size_bytes()),
         table_items: size(table.item_count()),
-        index_bytes: size(index.and_then(|index| index.index_size_bytes())),
-        index_items: size(index.and_then(|index| index.item_count())),
+        index_bytes: size(index.and_then(GlobalSecondaryIndexDescription::index_size_bytes)),
+        index_items: size(index.and_then(GlobalSecondaryIndexDescription::item_count)),
     }
 }
 
