@@ -63,7 +63,6 @@ impl Exit {
         Exit::new(NO_INPUT, message)
     }
 
-    #[cfg(feature = "local")]
     pub(super) fn unavailable(message: impl Display) -> Self {
         Exit::new(UNAVAILABLE, message)
     }
@@ -82,6 +81,11 @@ impl Exit {
 
     /// Nobody reads what is said any more, which is no error: `burstd show … | head`.
     fn unread() -> Self {
+        Exit::new(0, "").said()
+    }
+
+    /// Somebody was asked, and said no.
+    pub(super) fn stopped() -> Self {
         Exit::new(0, "").said()
     }
 

@@ -3,14 +3,18 @@
 #[cfg(feature = "local")]
 mod bench;
 mod check;
+mod cost;
 #[cfg(feature = "local")]
 mod demo;
 #[cfg(feature = "local")]
 mod dev;
 mod exit;
+mod filter;
 mod generate;
+mod list;
 mod policy;
 mod put;
+mod row;
 mod run;
 mod table;
 mod tasks;
@@ -46,14 +50,16 @@ enum Command {
     Put(put::Put),
     /// Print the least policy that is enough for this configuration
     IamPolicy(policy::Policy),
+    /// List tasks
+    List(list::List),
     /// Show everything about tasks, their last attempts included
     Show(tasks::About),
     /// Say why tasks do not run
     Explain(tasks::About),
     /// Have tasks run again: those that have ended from the first attempt on, those that wait now
-    Retry(tasks::About),
+    Retry(tasks::Retry),
     /// Call tasks off; a function that runs goes on, and what it returns is discarded
-    Cancel(tasks::About),
+    Cancel(tasks::Cancel),
     /// Run 500 tasks at once on this machine, without AWS, and show the figures
     #[cfg(feature = "local")]
     Demo(demo::Demo),
@@ -110,10 +116,11 @@ pub fn main() -> ExitCode {
         Command::Table(command) => command.run(),
         Command::Put(put) => put.run(),
         Command::IamPolicy(policy) => policy.run(),
+        Command::List(list) => list.run(),
         Command::Show(about) => about.run(Wish::Show),
         Command::Explain(about) => about.run(Wish::Explain),
-        Command::Retry(about) => about.run(Wish::Retry),
-        Command::Cancel(about) => about.run(Wish::Cancel),
+        Command::Retry(retry) => retry.run(),
+        Command::Cancel(cancel) => cancel.run(),
         Command::Generate(generate) => generate.run(),
         #[cfg(feature = "local")]
         Command::Demo(demo) => demo.run(),

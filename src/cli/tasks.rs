@@ -1,19 +1,24 @@
-//! The commands about single tasks: `burstd show`, `retry`, `cancel` and `explain`. They work over
-//! the table alone, whether or not a daemon is up.
+//! The commands about tasks by name: `burstd show`, `explain`, `retry` and `cancel`; and the last
+//! two by filter. They work over the table alone, whether or not a daemon is up.
 
+mod campaign;
+mod change;
 mod explain;
+mod preview;
 mod show;
+mod writing;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, say};
-use super::{ConfigFile, block_on};
-use crate::aws::{Changed, Clients, Desk, Record};
+use super::{ConfigFile, block_on, cost};
+use crate::aws::{Changed, Clients, Desk};
 use crate::config::Config;
 use crate::daemon;
 use crate::store::StoreError;
 use crate::task::{Status, TaskId, Timestamp};
+pub(super) use change::{Cancel, Retry};
 
 /// What these commands share.
 #[derive(Args)]
@@ -72,10 +77,7 @@ impl About {
             }
         }
         if self.verbose {
-            let consumed = office.desk.consumed();
-            let units = |milli: u64| milli as f64 / 1e3;
-            let (read, write) = (units(consumed.read_milli), units(consumed.write_milli));
-            eprintln!("{read} read units, {write} write units");
+            cost::tell(office.desk.consumed());
         }
         match failures {
             0 => Ok(()),
@@ -120,7 +122,7 @@ fn answer(id: &TaskId, is_good: bool, outcome: &str, words: &str) -> Answer {
 fn retried(id: &TaskId, changed: Changed) -> Answer {
     match changed {
         Changed::Made(before) => {
-            let words = match is_final(&before) {
+            let words = match before.is_final() {
                 true => "is due now, and begins again at its first attempt",
                 false => "is due now; its attempts count on",
             };
@@ -147,10 +149,6 @@ fn cancelled(id: &TaskId, changed: Changed) -> Answer {
         }
         Changed::Missing => missing(id),
     }
-}
-
-fn is_final(record: &Record) -> bool {
-    record.status().and_then(Status::parse).is_some_and(Status::is_final)
 }
 
 /// A moment as people read it.
