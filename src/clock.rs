@@ -18,6 +18,10 @@ const DATE_STEP: Duration = Duration::from_secs(1);
 /// ... and AWS's own machines differ by less than this.
 const AWS_DIFFERS: Duration = Duration::from_millis(250);
 
+/// So the clocks of two machines that both have heard AWS differ by less than this, half a second
+/// for the ways of its answers included.
+pub const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
+
 /// The monotonic clock loses or gains no more than a part in so many.
 const DRIFT: u32 = 20;
 

@@ -43,6 +43,16 @@ impl std::ops::Add<Duration> for Timestamp {
     }
 }
 
+/// No moment is before the epoch.
+impl std::ops::Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn sub(self, duration: Duration) -> Timestamp {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(self.0.saturating_sub(millis))
+    }
+}
+
 /// Epoch seconds, as the table has it: `1763800000` or `1763800000.25`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,17 +3,22 @@
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
 };
 use serde_json::{Map, Value};
 
-use super::control::Control;
+use super::control::{Control, MARK, MARKED, is_control};
 use super::errors::store_error;
+use super::filter::Filter;
 use super::item::{
     Item, history, name, number, objection, read_key_value, seconds, string, write_json,
 };
 use super::keyed::KeyedTable;
+use super::listing::{Extent, Found, Listing};
+use super::meter::Meter;
+use super::patience::patiently;
 use super::producer::key_value;
 use super::store::read_item;
 use super::update::Update;
@@ -47,11 +52,6 @@ pub enum Changed {
 impl Desk {
     pub(super) fn new(table: KeyedTable) -> Self {
         Desk { table }
-    }
-
-    /// The table's control item. What it costs counts with the rest.
-    pub fn control(&self) -> Control {
-        Control::new(self.table.clone())
     }
 
     /// The task with this name, as the log writes it: the partition key's value, bytes in
@@ -95,13 +95,21 @@ impl Desk {
     ///
     /// When DynamoDB refuses, or is away.
     pub async fn cancel(&self, id: &TaskId, now: Timestamp) -> Result<Changed, StoreError> {
-        let update = Update::default()
-            .set(name::STATUS, string(Status::Cancelled.as_str()))
-            .set(name::FINISHED_AT, number(now))
-            .remove(name::DUE)
-            .remove(name::LEASE_UNTIL);
-        let open = [Status::Pending, Status::Running];
-        self.change(id, allowing(update, &open, true)).await
+        self.change(id, cancelling(now)).await
+    }
+
+    /// The same, of a task that was found, if it is still one that `filter` means.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses, or stays away.
+    pub async fn cancel_found(
+        &self,
+        found: &Found,
+        filter: &Filter,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change_patiently(&found.id, cancelling(now).require_all(filter.conditions())).await
     }
 
     /// Has a task run again: one that has ended, from its first attempt on; one that waits for its
@@ -111,28 +119,66 @@ impl Desk {
     ///
     /// When DynamoDB refuses, or is away.
     pub async fn retry(&self, id: &TaskId, now: Timestamp) -> Result<Changed, StoreError> {
-        let again = Update::default()
-            .set(name::DUE, number(now))
-            .remove(name::STATUS)
-            .remove(name::ATTEMPT)
-            .remove(name::LEASE_UNTIL)
-            .remove(name::FINISHED_AT)
-            .remove(name::EXPIRES_AT);
-        let ended = Status::ALL.into_iter().filter(|status| status.is_final()).collect::<Vec<_>>();
-        match self.change(id, allowing(again, &ended, false)).await? {
+        match self.change(id, restarting(now)).await? {
             Changed::Refused(record) if record.status() != Some(Status::Running.as_str()) => {
-                let sooner = Update::default().set(name::DUE, number(now));
-                self.change(id, allowing(sooner, &[Status::Pending], true)).await
+                self.change(id, hastening(now)).await
             }
             changed => Ok(changed),
         }
     }
 
+    /// The same, of a task that was found, if it is still one that `filter` means.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses, or stays away.
+    pub async fn retry_found(
+        &self,
+        found: &Found,
+        filter: &Filter,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        let update = match found.record.is_final() {
+            true => restarting(now),
+            false => hastening(now),
+        };
+        self.change_patiently(&found.id, update.require_all(filter.conditions())).await
+    }
+
+    /// The tasks that `filter` means, of which nobody needs more than `most`, and what it takes
+    /// to find them. `shards` are those of the filter's queue, where they are known.
+    pub fn list(
+        &self,
+        filter: Filter,
+        shards: Vec<String>,
+        most: Option<u32>,
+    ) -> (Listing, Extent) {
+        Listing::new(self.table.clone(), filter, shards, most)
+    }
+
+    /// The table's control item.
+    pub fn control(&self) -> Control {
+        Control::new(self.table.clone())
+    }
+
     async fn change(&self, id: &TaskId, update: Update) -> Result<Changed, StoreError> {
         let rev = Rev::random(&mut rand::make_rng::<rand::rngs::StdRng>());
+        send(&self.request(id, update, &rev), &rev, &self.table.meter).await
+    }
+
+    /// The same, for as long as it takes.
+    async fn change_patiently(&self, id: &TaskId, update: Update) -> Result<Changed, StoreError> {
+        let rev = Rev::random(&mut rand::make_rng::<rand::rngs::StdRng>());
+        let request = self.request(id, update, &rev);
+        patiently(|| send(&request, &rev, &self.table.meter)).await
+    }
+
+    fn request(&self, id: &TaskId, update: Update, rev: &Rev) -> UpdateItemFluentBuilder {
         let update = update
             .set(name::REV, string(rev.as_str()))
-            .require(&self.table.partition.name, "attribute_exists({})");
+            .require(&self.table.partition.name, "attribute_exists({})")
+            .require(MARK, "(attribute_not_exists({}) OR {} <> :marked)")
+            .value(":marked", string(MARKED));
         let request = self
             .table
             .client
@@ -142,35 +188,72 @@ impl Desk {
             .return_values(aws_sdk_dynamodb::types::ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match update.into_request(request).send().await {
-            Ok(output) => {
-                self.table.meter.wrote(output.consumed_capacity());
-                Ok(Changed::Made(Record { item: output.attributes.unwrap_or_default() }))
-            }
-            Err(SdkError::ServiceError(failure))
-                if failure.err().is_conditional_check_failed_exception() =>
-            {
-                let UpdateItemError::ConditionalCheckFailedException(failure) = failure.into_err()
-                else {
-                    unreachable!("it is one");
-                };
-                Ok(match failure.item {
-                    // A call that was sent again after its reply was lost finds its own write.
-                    Some(item) if text(&item, name::REV) == Some(rev.as_str()) => {
-                        Changed::Made(Record { item })
-                    }
-                    Some(item) => Changed::Refused(Record { item }),
-                    None => Changed::Missing,
-                })
-            }
-            Err(error) => Err(store_error("dynamodb:UpdateItem", &error)),
-        }
+        update.into_request(request)
     }
 
     /// What all calls so far have cost.
     pub fn consumed(&self) -> Consumed {
         self.table.meter.consumed()
     }
+}
+
+/// One try of a change.
+async fn send(
+    request: &UpdateItemFluentBuilder,
+    rev: &Rev,
+    meter: &Meter,
+) -> Result<Changed, StoreError> {
+    match request.clone().send().await {
+        Ok(output) => {
+            meter.wrote(output.consumed_capacity());
+            Ok(Changed::Made(Record { item: output.attributes.unwrap_or_default() }))
+        }
+        Err(SdkError::ServiceError(failure))
+            if failure.err().is_conditional_check_failed_exception() =>
+        {
+            let UpdateItemError::ConditionalCheckFailedException(failure) = failure.into_err()
+            else {
+                unreachable!("it is one");
+            };
+            Ok(match failure.item {
+                // A call that was sent again after its reply was lost finds its own write.
+                Some(item) if text(&item, name::REV) == Some(rev.as_str()) => {
+                    Changed::Made(Record { item })
+                }
+                Some(item) if !is_control(&item) => Changed::Refused(Record { item }),
+                _ => Changed::Missing,
+            })
+        }
+        Err(error) => Err(store_error("dynamodb:UpdateItem", &error)),
+    }
+}
+
+/// Calls an open task off.
+fn cancelling(now: Timestamp) -> Update {
+    let update = Update::default()
+        .set(name::STATUS, string(Status::Cancelled.as_str()))
+        .set(name::FINISHED_AT, number(now))
+        .remove(name::DUE)
+        .remove(name::LEASE_UNTIL);
+    allowing(update, &[Status::Pending, Status::Running], true)
+}
+
+/// Has a task that has ended run again, from its first attempt on.
+fn restarting(now: Timestamp) -> Update {
+    let update = Update::default()
+        .set(name::DUE, number(now))
+        .remove(name::STATUS)
+        .remove(name::ATTEMPT)
+        .remove(name::LEASE_UNTIL)
+        .remove(name::FINISHED_AT)
+        .remove(name::EXPIRES_AT);
+    let ended = Status::ALL.into_iter().filter(|status| status.is_final()).collect::<Vec<_>>();
+    allowing(update, &ended, false)
+}
+
+/// Has a task that waits run at once.
+fn hastening(now: Timestamp) -> Update {
+    allowing(Update::default().set(name::DUE, number(now)), &[Status::Pending], true)
 }
 
 /// Allows a write to a task with one of these statuses; or with none, as a new one has.
@@ -193,6 +276,24 @@ fn text<'a>(item: &'a Item, attribute: &str) -> Option<&'a str> {
 }
 
 impl Record {
+    pub(super) fn new(item: Item) -> Self {
+        Record { item }
+    }
+
+    pub(super) fn item(&self) -> &Item {
+        &self.item
+    }
+
+    /// Whether it has an attribute, of whatever type.
+    pub fn has(&self, attribute: &str) -> bool {
+        self.item.contains_key(attribute)
+    }
+
+    /// Whether its task has ended.
+    pub fn is_final(&self) -> bool {
+        self.status().and_then(Status::parse).is_some_and(Status::is_final)
+    }
+
     /// Its status; nothing on a new item.
     pub fn status(&self) -> Option<&str> {
         text(&self.item, name::STATUS)

@@ -5,11 +5,14 @@ mod control;
 mod date;
 mod desk;
 mod errors;
+mod filter;
 mod invoker;
 mod item;
 mod keyed;
+mod listing;
 mod meter;
 mod notices;
+mod patience;
 mod producer;
 #[cfg(feature = "local")]
 mod reference;
@@ -32,8 +35,10 @@ use aws_smithy_types::timeout::TimeoutConfig;
 pub use census::{Open, Standing};
 pub use control::{Control, Run};
 pub use desk::{Changed, Desk, Record};
+pub use filter::{Filter, Retryable, Wanted};
 pub use invoker::{LambdaInvoker, without_qualifier};
 pub use keyed::Sizes;
+pub use listing::{Extent, Found, Listing};
 pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
 #[cfg(feature = "local")]
 pub use reference::SdkClient;

@@ -2,7 +2,6 @@
 //! by any other means is as good.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -13,10 +12,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, make_rng};
 use tokio::time::sleep;
 
+use super::control;
 use super::errors::store_error;
 use super::item::{Item, name, number, string};
 use super::keyed::{KeyAttribute, KeyedTable};
-use crate::retry::Backoff;
+use super::patience::{BACKOFF, TRIES};
 use crate::store::{Consumed, Fault, StoreError};
 use crate::task::Timestamp;
 
@@ -25,11 +25,6 @@ use crate::task::Timestamp;
 pub const BATCH_LIMIT: usize = 25;
 
 const BATCH: &str = "dynamodb:BatchWriteItem";
-
-/// A batch that is refused or throttled this often in a row is an error.
-const TRIES: u32 = 10;
-
-const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(5) };
 
 /// A task to be inserted.
 #[derive(Clone, Debug, Default)]
@@ -259,6 +254,10 @@ impl Producer {
                 return Err(format!("a sort is needed: the table has the sort key {}", sort.name));
             }
             (None, Some(_)) => return Err("the table has no sort key, so no sort is taken".into()),
+        }
+        let control = control::key(&self.table);
+        if control.iter().all(|(attribute, value)| item.get(attribute) == Some(value)) {
+            return Err(format!("{id:?} is the name of burstd's own notes; give it another"));
         }
         Ok((id, item))
     }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::filter::Conditions;
+
 /// What an UpdateItem sets, removes and requires. Every attribute goes by a placeholder, since
 /// several of burstd's names are DynamoDB's reserved words.
 #[derive(Debug, Default)]
@@ -52,6 +54,14 @@ impl Update {
     pub(super) fn require(mut self, attribute: &str, condition: &str) -> Self {
         let name = self.name(attribute);
         self.condition.push(condition.replace("{}", &name));
+        self
+    }
+
+    /// Requires all of these, beside the rest.
+    pub(super) fn require_all(mut self, conditions: Conditions) -> Self {
+        self.condition.extend(conditions.clauses);
+        self.names.extend(conditions.names);
+        self.values.extend(conditions.values);
         self
     }
 

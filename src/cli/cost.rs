@@ -29,8 +29,13 @@ impl Consent {
 }
 
 /// Says what a reading costs, if it is much, and asks whether to do it. Where nobody can be
-/// asked it is not done.
-pub(super) fn before_reading(bytes: u64, of: &str, consent: Consent) -> Result<(), Exit> {
+/// asked it is not done, and `advice` says how it can be.
+pub(super) fn before_reading(
+    bytes: u64,
+    of: &str,
+    consent: Consent,
+    advice: &str,
+) -> Result<(), Exit> {
     if bytes <= MUCH_BYTES {
         return Ok(());
     }
@@ -45,9 +50,9 @@ pub(super) fn before_reading(bytes: u64, of: &str, consent: Consent) -> Result<(
             true => Ok(()),
             false => Err(Exit::stopped()),
         },
-        Consent::Wanted => Err(Exit::usage(format!(
-            "this {cost}. --yes allows it, and there is nobody here to be asked"
-        ))),
+        Consent::Wanted => {
+            Err(Exit::usage(format!("this {cost}, and there is nobody here to be asked: {advice}")))
+        }
     }
 }
 
@@ -109,8 +114,8 @@ mod tests {
 
     #[test]
     fn little_is_read_without_a_word_and_much_names_its_price() {
-        assert!(before_reading(MUCH_BYTES, "the table", Consent::Wanted).is_ok());
-        assert!(before_reading(u64::MAX, "the table", Consent::Given).is_ok());
+        assert!(before_reading(MUCH_BYTES, "the table", Consent::Wanted, "").is_ok());
+        assert!(before_reading(u64::MAX, "the table", Consent::Given, "").is_ok());
         assert_eq!(megabytes(120_000_000), "120 MB");
         assert_eq!(megabytes(5_400_000_000), "5.4 GB");
     }

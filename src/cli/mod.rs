@@ -9,10 +9,13 @@ mod demo;
 #[cfg(feature = "local")]
 mod dev;
 mod exit;
+mod filter;
 mod generate;
+mod list;
 mod pause;
 mod policy;
 mod put;
+mod row;
 mod run;
 mod stats;
 mod table;
@@ -23,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::getuid;
 
 use crate::config::Config;
 use exit::Exit;
@@ -49,6 +53,8 @@ enum Command {
     Put(put::Put),
     /// Print the least policy that is enough for this configuration
     IamPolicy(policy::Policy),
+    /// List tasks
+    List(list::List),
     /// Count tasks by queue: due, running, delayed, and how old the oldest is
     Stats(stats::Stats),
     /// Show everything about tasks, their last attempts included
@@ -60,9 +66,9 @@ enum Command {
     /// Let paused queues go on
     Resume(pause::Queues),
     /// Have tasks run again: those that have ended from the first attempt on, those that wait now
-    Retry(tasks::About),
+    Retry(tasks::Retry),
     /// Call tasks off; a function that runs goes on, and what it returns is discarded
-    Cancel(tasks::About),
+    Cancel(tasks::Cancel),
     /// Run 500 tasks at once on this machine, without AWS, and show the figures
     #[cfg(feature = "local")]
     Demo(demo::Demo),
@@ -120,12 +126,13 @@ pub fn main() -> ExitCode {
         Command::Put(put) => put.run(),
         Command::IamPolicy(policy) => policy.run(),
         Command::Stats(stats) => stats.run(),
+        Command::List(list) => list.run(),
         Command::Show(about) => about.run(Wish::Show),
         Command::Explain(about) => about.run(Wish::Explain),
         Command::Pause(queues) => queues.run(pause::Wish::Pause),
         Command::Resume(queues) => queues.run(pause::Wish::Resume),
-        Command::Retry(about) => about.run(Wish::Retry),
-        Command::Cancel(about) => about.run(Wish::Cancel),
+        Command::Retry(retry) => retry.run(),
+        Command::Cancel(cancel) => cancel.run(),
         Command::Generate(generate) => generate.run(),
         #[cfg(feature = "local")]
         Command::Demo(demo) => demo.run(),
@@ -147,8 +154,8 @@ pub fn main() -> ExitCode {
 /// Who works here: user@host.
 fn person() -> String {
     let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let host = gethostname::gethostname().to_string_lossy().into_owned();
-    format!("{}@{host}", user.unwrap_or_else(|| "somebody".to_owned()))
+    let user = user.unwrap_or_else(|| getuid().as_raw().to_string());
+    format!("{user}@{}", gethostname::gethostname().to_string_lossy())
 }
 
 /// Runs a command that talks to AWS.

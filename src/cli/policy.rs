@@ -36,7 +36,7 @@ pub(super) struct Policy {
 enum Who {
     /// `burstd run`
     Daemon,
-    /// `burstd table create`, `show`, `explain`, `retry` and `cancel`
+    /// `burstd table create`, and the commands about tasks and queues
     Operator,
     /// `burstd put`, and everybody who inserts tasks
     Producer,
@@ -102,15 +102,22 @@ impl Place {
     }
 
     fn operator(&self, config: &Config) -> Value {
+        let table = self.table(&config.table);
         let actions = [
+            "dynamodb:BatchGetItem",
             "dynamodb:CreateTable",
             "dynamodb:DescribeTable",
             "dynamodb:DescribeTimeToLive",
             "dynamodb:GetItem",
+            "dynamodb:Scan",
             "dynamodb:UpdateItem",
             "dynamodb:UpdateTimeToLive",
         ];
-        policy(&[allow("Table", &actions, &json!([self.table(&config.table)]))])
+        let open = ["dynamodb:Query", "dynamodb:Scan"];
+        policy(&[
+            allow("Table", &actions, &json!([table])),
+            allow("Open", &open, &json!([format!("{table}/index/due-index")])),
+        ])
     }
 
     fn producer(&self, config: &Config) -> Value {

@@ -20,6 +20,9 @@ const HELP: &str = "\
 due, delayed and the oldest are counted from the index, as it is at this moment. running is what
 the daemons last said. How many have ended is an estimate, unless --scan reads the whole table.";
 
+/// How to have it read all the same.
+const ADVICE: &str = "--yes reads it";
+
 /// Count tasks by queue
 #[derive(Args)]
 #[command(after_help = HELP)]
@@ -63,10 +66,10 @@ impl Stats {
         let desk = clients.table(&config.table).desk().await?;
         let consent = Consent::from_option(self.yes);
         if shards.is_none() {
-            cost::before_reading(desk.sizes().index_bytes, "the index", consent)?;
+            cost::before_reading(desk.sizes().index_bytes, "the index", consent, ADVICE)?;
         }
         if self.scan {
-            cost::before_reading(desk.sizes().table_bytes, "the table", consent)?;
+            cost::before_reading(desk.sizes().table_bytes, "the table", consent, ADVICE)?;
         }
         let notices = super::tasks::notices(&desk).await?;
         let now = clients.clock().now();

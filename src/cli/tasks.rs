@@ -1,8 +1,12 @@
-//! The commands about single tasks: `burstd show`, `retry`, `cancel` and `explain`. They work over
-//! the table alone, whether or not a daemon is up.
+//! The commands about tasks by name: `burstd show`, `explain`, `retry` and `cancel`; and the last
+//! two by filter. They work over the table alone, whether or not a daemon is up.
 
+mod campaign;
+mod change;
 mod explain;
+mod preview;
 pub(super) mod show;
+mod writing;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -15,6 +19,7 @@ use crate::daemon;
 use crate::notices::Notices;
 use crate::store::StoreError;
 use crate::task::{Status, TaskId, Timestamp};
+pub(super) use change::{Cancel, Retry};
 use explain::Circumstances;
 
 /// What these commands share.
@@ -141,7 +146,7 @@ fn answer(id: &TaskId, is_good: bool, outcome: &str, words: &str) -> Answer {
 fn retried(id: &TaskId, changed: Changed) -> Answer {
     match changed {
         Changed::Made(before) => {
-            let words = match is_final(&before) {
+            let words = match before.is_final() {
                 true => "is due now, and begins again at its first attempt",
                 false => "is due now; its attempts count on",
             };
@@ -168,10 +173,6 @@ fn cancelled(id: &TaskId, changed: Changed) -> Answer {
         }
         Changed::Missing => missing(id),
     }
-}
-
-fn is_final(record: &Record) -> bool {
-    record.status().and_then(Status::parse).is_some_and(Status::is_final)
 }
 
 /// A moment as people read it.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::task::Timestamp;
 
-/// Reads `now`, epoch seconds (`1763800000`), RFC 3339 (`2026-11-22T10:00:00+09:00`), or a time
-/// from now (`+10m`).
+/// Reads `now`, epoch seconds (`1763800000`), RFC 3339 (`2026-11-22T10:00:00+09:00`), a time from
+/// now (`+10m`), or a time ago (`-1h`).
 pub(super) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if text == "now" {
         return Ok(now);
@@ -14,6 +14,11 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         let later: Duration = humantime::parse_duration(later)
             .map_err(|error| format!("{text:?} is not a time from now such as +10m ({error})"))?;
         return Ok(now + later);
+    }
+    if let Some(ago) = text.strip_prefix('-') {
+        let ago: Duration = humantime::parse_duration(ago)
+            .map_err(|error| format!("{text:?} is not a time ago such as -1h ({error})"))?;
+        return Ok(now - ago);
     }
     if let Ok(seconds) = text.parse::<f64>() {
         return from_seconds(seconds);
@@ -24,7 +29,7 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
             Err(_) => Err(format!("{text:?} is before 1970")),
         },
         Err(_) => Err(format!(
-            "{text:?} is not a time: write now, +10m, epoch seconds, or 2026-11-22T10:00:00Z"
+            "{text:?} is not a time: write now, +10m, -1h, epoch seconds, or 2026-11-22T10:00:00Z"
         )),
     }
 }
@@ -58,6 +63,8 @@ mod tests {
             ("0", 0),
             ("1763800000.5", 1_763_800_000_500),
             ("+10m", 1_763_800_600_000),
+            ("-1h", 1_763_796_400_000),
+            ("-1000y", 0),
             ("1970-01-01T00:00:01Z", 1_000),
             ("1970-01-01T09:00:01+09:00", 1_000),
         ] {
@@ -67,9 +74,18 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_refused_and_milliseconds_are_named() {
-        for text in
-            ["", "soon", "+", "+10", "-5", "NaN", "2026-13-01T00:00:00Z", "1026-11-22T10:00:00Z"]
-        {
+        for text in [
+            "",
+            "soon",
+            "+",
+            "+10",
+            "-",
+            "-5",
+            "-1.5",
+            "NaN",
+            "2026-13-01T00:00:00Z",
+            "1026-11-22T10:00:00Z",
+        ] {
             assert!(parse(text, NOW).is_err(), "{text}");
         }
         let error = parse("1763800000000", NOW).expect_err("it is in milliseconds");
@@ -105,6 +121,9 @@ mod tests {
             let seconds = millis / 1000;
             let later = parse(&format!("+{seconds}s"), NOW);
             prop_assert_eq!(later, Ok(NOW + Duration::from_secs(seconds)));
+            let ago = parse(&format!("-{seconds}s"), NOW);
+            let millis = NOW.as_millis().saturating_sub(seconds * 1000);
+            prop_assert_eq!(ago, Ok(Timestamp::from_millis(millis)));
         }
     }
 }

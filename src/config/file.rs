@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::rate;
 use super::reader::{Entry, Problem, Reader, Section};
 use super::{AwsConfig, Config, LogConfig, QueueConfig, Timeout};
 use crate::aws::Http;
@@ -130,22 +131,9 @@ fn caps(mut section: Section<'_, '_>) -> Caps {
 /// Starts in a second, written as `"50/s"`, `"200/m"` or `"1000/h"`.
 fn start_rate(section: &mut Section<'_, '_>) -> Option<f64> {
     let entry = section.string("start_rate")?;
-    let seconds = |unit: &str| match unit.trim() {
-        "s" => Some(1.0),
-        "m" => Some(60.0),
-        "h" => Some(3600.0),
-        _ => None,
-    };
-    let rate = entry.value.split_once('/').and_then(|(starts, unit)| {
-        Some(f64::from(starts.trim().parse::<u32>().ok()?) / seconds(unit)?)
-    });
-    if rate.is_none_or(|rate| rate <= 0.0) {
-        section.complain(
-            &entry,
-            "must be a number of starts in a second, minute or hour, such as \"50/s\", \
-             \"200/m\" or \"1000/h\""
-                .to_owned(),
-        );
+    let rate = rate::per_second(&entry.value);
+    if rate.is_none() {
+        section.complain(&entry, format!("must be a number of starts {}", rate::FORM));
     }
     rate
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod file;
+pub(crate) mod rate;
 mod reader;
 
 use std::collections::BTreeMap;

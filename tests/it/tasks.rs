@@ -152,8 +152,7 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
     let world = World::echoing().await;
     world.task("a").with("payload", s("1")).put().await;
     let program = Program::in_world(&world, &config());
-    let commands =
-        [&["show", "a"][..], &["explain", "a"], &["iam-policy"], &["check"], &["table", "create"]];
+    let commands = [&["show", "a"][..], &["list"], &["explain", "a"], &["iam-policy"], &["check"]];
     for arguments in commands {
         let mut command = command(arguments);
         let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -8,6 +8,7 @@ pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod relay;
+pub mod tables;
 pub mod tls;
 pub mod world;
 pub mod writes;

@@ -132,7 +132,8 @@ async fn forward(
     }
     if fate == Fate::LeaveUnprocessed {
         let request: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
-        let left = serde_json::json!({ "UnprocessedItems": request["RequestItems"] });
+        let all = &request["RequestItems"];
+        let left = serde_json::json!({ "UnprocessedItems": all, "UnprocessedKeys": all });
         return Response::new(Body::from(left.to_string()));
     }
     let to = format!("{}{}", shared.upstream, uri.path());

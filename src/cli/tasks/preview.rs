@@ -1,0 +1,101 @@
+//! What a filter means: the first tasks, and how many there are.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::Wish;
+use crate::aws::Found;
+use crate::cli::cost::thousands;
+use crate::cli::exit::{Exit, say};
+use crate::cli::row;
+use crate::task::{Status, Timestamp};
+
+/// So many tasks are shown.
+const SHOWN: u64 = 10;
+
+/// More kinds than this are counted together: a table may have anything as a queue.
+const KINDS: usize = 100;
+
+/// The tasks that were found so far.
+pub(super) struct Preview {
+    now: Timestamp,
+    json: bool,
+    count: u64,
+    running: u64,
+    /// By status and queue.
+    kinds: BTreeMap<(String, String), u64>,
+}
+
+impl Preview {
+    pub(super) fn new(now: Timestamp, json: bool) -> Self {
+        Preview { now, json, count: 0, running: 0, kinds: BTreeMap::new() }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Counts a task, and shows it if it is one of the first.
+    pub(super) fn add(&mut self, found: &Found) -> Result<(), Exit> {
+        if self.count < SHOWN {
+            match self.json {
+                true => say(row::json(found))?,
+                false if self.count == 0 => {
+                    say(row::HEADER)?;
+                    say(row::text(found, self.now))?;
+                }
+                false => say(row::text(found, self.now))?,
+            }
+        }
+        self.count += 1;
+        let record = &found.record;
+        self.running += u64::from(record.status() == Some(Status::Running.as_str()));
+        let queue = record.text("queue").unwrap_or("-");
+        let queue = queue.split_once('#').map_or(queue, |(queue, _)| queue);
+        let kind = (row::status(record).to_owned(), queue.to_owned());
+        if self.kinds.len() >= KINDS && !self.kinds.contains_key(&kind) {
+            *self.kinds.entry(("others".to_owned(), "others".to_owned())).or_default() += 1;
+        } else {
+            *self.kinds.entry(kind).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn json(&self, command: &str) -> Value {
+        let kinds = self.kinds.iter().map(
+            |((status, queue), count)| json!({ "status": status, "queue": queue, "tasks": count }),
+        );
+        let kinds: Vec<_> = kinds.collect();
+        json!({ "command": command, "dry_run": true, "tasks": self.count, "of": kinds })
+    }
+
+    pub(super) fn words(&self, wish: Wish) -> String {
+        let mut words = String::new();
+        let mut line = |line: &str| {
+            writeln!(words, "{line}").expect("writing to a string cannot fail");
+        };
+        if self.count > SHOWN {
+            line(&format!("… and {} more", thousands(self.count - SHOWN)));
+        }
+        line(&format!("\n{:<12} {:<20} {:>12}", "STATUS", "QUEUE", "TASKS"));
+        for ((status, queue), count) in &self.kinds {
+            let (status, queue) = (row::harmless(status), row::harmless(queue));
+            line(&format!("{status:<12} {queue:<20} {:>12}", thousands(*count)));
+        }
+        let count = row::tasks(self.count);
+        line(&match wish {
+            Wish::Retry => format!("\n{count} would run again."),
+            _ => format!("\n{count} would be cancelled."),
+        });
+        if wish == Wish::Cancel && self.running > 0 {
+            let running = thousands(self.running);
+            let go_on = if self.running == 1 { "goes" } else { "go" };
+            line(&format!(
+                "{running} of them {go_on} on in Lambda; what is returned is discarded."
+            ));
+        }
+        words.trim_end().to_owned()
+    }
+}
