@@ -30,7 +30,7 @@ use crate::store::StoreError;
 use crate::systemd;
 use crate::worker::{STORE_BACKOFF, Worker};
 use functions::Functions;
-pub use machine::fit;
+pub use machine::{Room, fit};
 use manager::Watched;
 use settings::Settings;
 pub use settings::Source;
