@@ -63,7 +63,6 @@ impl Exit {
         Exit::new(NO_INPUT, message)
     }
 
-    #[cfg(feature = "local")]
     pub(super) fn unavailable(message: impl Display) -> Self {
         Exit::new(UNAVAILABLE, message)
     }
@@ -92,6 +91,10 @@ impl Exit {
     /// The configuration is right in itself, and what it names is not.
     pub(super) fn wrong_table(message: impl Display) -> Self {
         Exit::new(CONFIG, message)
+    }
+
+    pub(super) fn no_permission(message: impl Display) -> Self {
+        Exit::new(NO_PERMISSION, message)
     }
 
     fn new(code: u8, message: impl Display) -> Self {

@@ -12,7 +12,7 @@ use super::{ConfigFile, block_on};
 use crate::aws::{Changed, Clients, Desk, Record};
 use crate::config::Config;
 use crate::daemon;
-use crate::store::StoreError;
+use crate::store::{Consumed, StoreError};
 use crate::task::{Status, TaskId, Timestamp};
 
 /// What these commands share.
@@ -72,10 +72,7 @@ impl About {
             }
         }
         if self.verbose {
-            let consumed = office.desk.consumed();
-            let units = |milli: u64| milli as f64 / 1e3;
-            let (read, write) = (units(consumed.read_milli), units(consumed.write_milli));
-            eprintln!("{read} read units, {write} write units");
+            tell(office.desk.consumed());
         }
         match failures {
             0 => Ok(()),
@@ -153,8 +150,15 @@ fn is_final(record: &Record) -> bool {
     record.status().and_then(Status::parse).is_some_and(Status::is_final)
 }
 
+/// Says on standard error what calls have cost.
+pub(super) fn tell(consumed: Consumed) {
+    let units = |milli: u64| milli as f64 / 1e3;
+    let (read, write) = (units(consumed.read_milli), units(consumed.write_milli));
+    eprintln!("{read} read units, {write} write units");
+}
+
 /// A moment as people read it.
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     let millis = i64::try_from(at.as_millis()).ok();
     let time = millis.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     time.map_or_else(|| format!("{at} s"), |time| format!("{time:.3}"))
