@@ -138,7 +138,8 @@ pub(super) const LAMBDA: &str = "lambda";
 pub(super) fn clock(offset: Option<Offset>) -> Line {
     let check = Check::of("clock");
     let Some(offset) = offset else { return check.not_tried("AWS has not told the time") };
-    let seconds = (offset.seconds * 10.0).round() / 10.0;
+    // Adding nothing takes the sign from -0.
+    let seconds = (offset.seconds * 10.0).round() / 10.0 + 0.0;
     let check = check.fact("offset_s", seconds);
     let found = match seconds {
         0.0 => "as AWS's, as far as a second or so".to_owned(),

@@ -305,6 +305,7 @@ fn a_clock_that_is_two_seconds_off_is_told() {
             (config(""), well().with(|it| it.clock = None), "warn", "not tried"),
         ],
     );
+    assert_eq!(told(&config(""), &clock(-0.01), "clock")["offset_s"].to_string(), "0.0");
 }
 
 #[test]
