@@ -67,6 +67,17 @@ struct Bounds {
     latest: u64,
 }
 
+/// How the machine's clock compares with AWS's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Offset {
+    /// Seconds that it is ahead; negative when it is behind.
+    pub seconds: f64,
+    /// Whether that is worth a word.
+    pub is_wrong: bool,
+    /// Whether AWS's time has to be used instead, which is known less well.
+    pub is_doubtful: bool,
+}
+
 /// What there is to say about the machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Skew {
@@ -112,6 +123,17 @@ impl Clock {
             return Duration::ZERO;
         }
         Duration::from_millis(bounds.width() / 2 + distance.abs_diff(heard.distance))
+    }
+
+    /// How the machine's clock compares with AWS's; nothing before AWS has answered.
+    pub fn offset(&self) -> Option<Offset> {
+        let bounds = self.heard()?.bounds_at(Instant::now());
+        let skew = bounds.skew((self.wall.0)());
+        Some(Offset {
+            seconds: skew as f64 / 1e3,
+            is_wrong: skew.unsigned_abs() >= millis(WORTH_A_WARNING),
+            is_doubtful: !self.doubt().is_zero(),
+        })
     }
 
     /// Takes in the `Date` of an answer to a request that was sent at `sent`. Says when the

@@ -32,7 +32,7 @@ use crate::systemd;
 use crate::worker::{STORE_BACKOFF, Worker};
 use control::Liaison;
 use functions::Functions;
-pub use machine::fit;
+pub use machine::{Room, fit};
 use manager::Watched;
 use settings::Settings;
 pub use settings::Source;

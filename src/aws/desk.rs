@@ -85,7 +85,7 @@ impl Desk {
         let table = &self.table;
         let request = table.client.get_item().table_name(&table.name);
         let item = read_item(request, table.key(id), &table.meter).await?;
-        Ok(item.map(|item| Record { item }))
+        Ok(item.filter(|item| !is_control(item)).map(|item| Record { item }))
     }
 
     /// Calls a task off that has not ended. One that runs goes on in Lambda, and what comes of it

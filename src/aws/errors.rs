@@ -18,13 +18,22 @@ pub(super) fn store_error<E>(operation: &'static str, error: &SdkError<E, Respon
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let (code, message) = code_and_message(error);
+    let fault = fault(operation, error);
     let reaction = match error {
-        SdkError::ServiceError(_) => store_reaction(operation, &code),
+        SdkError::ServiceError(_) => store_reaction(operation, &fault.code),
         SdkError::ConstructionFailure(_) => StoreError::Rejected,
         _ => StoreError::Unavailable,
     };
-    reaction(Fault { operation, code, message })
+    reaction(fault)
+}
+
+/// A failed call as it is told.
+pub(super) fn fault<E>(operation: &'static str, error: &SdkError<E, Response>) -> Fault
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let (code, message) = code_and_message(error);
+    Fault { operation, code, message }
 }
 
 /// The calls that are about items, each by its name.
@@ -50,6 +59,55 @@ fn store_reaction(operation: &str, code: &str) -> fn(Fault) -> StoreError {
         }
         "ValidationException" | "SerializationException" => StoreError::Refused,
         _ => StoreError::Unavailable,
+    }
+}
+
+/// What a call that was only tried lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A right.
+    Denied,
+    /// What it was about: the table, the index or the function.
+    Missing,
+    /// Credentials that AWS takes.
+    Credentials,
+    /// AWS itself, or its patience.
+    Away,
+    /// Sense, in AWS's eyes.
+    Wrong,
+}
+
+impl Cause {
+    /// What an error code says. One that nobody has heard of is nobody's fault here.
+    pub fn of(fault: &Fault) -> Cause {
+        match fault.code.as_str() {
+            "AccessDeniedException"
+            | "AccessDenied"
+            | "NotAuthorized"
+            | "OptInRequired"
+            | "KMSAccessDeniedException" => Cause::Denied,
+            "ResourceNotFoundException" | "IndexNotFoundException" => Cause::Missing,
+            "Burstd.Credentials"
+            | "ExpiredTokenException"
+            | "ExpiredToken"
+            | "AuthFailure"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException" => Cause::Credentials,
+            "Burstd.Request"
+            | "Burstd.ConditionIgnored"
+            | "ValidationException"
+            | "ValidationError"
+            | "SerializationException"
+            | "InvalidParameterValueException"
+            | "UnknownOperationException" => Cause::Wrong,
+            _ => Cause::Away,
+        }
     }
 }
 

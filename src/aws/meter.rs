@@ -22,6 +22,13 @@ impl Meter {
         self.write_milli.fetch_add(milli(consumed), Ordering::Relaxed);
     }
 
+    /// A write whose condition did not hold, of an item that is not there: DynamoDB counts it as
+    /// one unit, and does not say so
+    /// (docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html).
+    pub(super) fn refused(&self) {
+        self.write_milli.fetch_add(1000, Ordering::Relaxed);
+    }
+
     pub(super) fn consumed(&self) -> Consumed {
         Consumed {
             read_milli: self.read_milli.load(Ordering::Relaxed),

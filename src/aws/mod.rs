@@ -13,6 +13,7 @@ mod listing;
 mod meter;
 mod notices;
 mod patience;
+mod probe;
 mod producer;
 #[cfg(feature = "local")]
 mod reference;
@@ -26,8 +27,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials as Keys;
+use aws_sdk_dynamodb::config::StalledStreamProtectionConfig;
 use aws_sdk_dynamodb::config::retry::{RetryPartition, TokenBucket};
-use aws_sdk_dynamodb::config::{Credentials, StalledStreamProtectionConfig};
 use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -35,10 +37,12 @@ use aws_smithy_types::timeout::TimeoutConfig;
 pub use census::{Open, Standing};
 pub use control::{Control, Run};
 pub use desk::{Changed, Desk, Record};
+pub use errors::Cause;
 pub use filter::{Filter, Retryable, Wanted};
 pub use invoker::{LambdaInvoker, without_qualifier};
 pub use keyed::Sizes;
 pub use listing::{Extent, Found, Listing};
+pub use probe::{Account, Credentials, Endpoint, Identity, Probe, Settings, Survey};
 pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
 #[cfg(feature = "local")]
 pub use reference::SdkClient;
@@ -76,6 +80,10 @@ pub struct Clients {
     dynamodb: aws_sdk_dynamodb::Client,
     lambda: aws_sdk_lambda::Client,
     transport: Transport,
+    /// What carries DynamoDB's calls.
+    tables: Transport,
+    /// What all clients have in common.
+    shared: SdkConfig,
     clock: Clock,
     region: String,
 }
@@ -93,9 +101,10 @@ impl Clients {
         let http = transport.beside(Http::Auto).telling(clock.clone());
         let shared = shared_config(place, http, clock.clone()).await;
         let region = shared.region().ok_or(NoRegion)?.to_string();
-        let dynamodb = dynamodb_client(&shared, place);
+        let tables = transport.beside(Http::Auto).telling(clock.clone());
+        let dynamodb = dynamodb_client(&shared, place, &tables);
         let lambda = lambda_client(&shared, place, &transport);
-        Ok(Clients { dynamodb, lambda, transport, clock, region })
+        Ok(Clients { dynamodb, lambda, transport, tables, shared, clock, region })
     }
 
     /// The time of day, as AWS's answers correct it.
@@ -113,6 +122,11 @@ impl Clients {
         Table::new(self.dynamodb.clone(), name.to_owned(), self.region.clone())
     }
 
+    /// What tries whether all this works.
+    pub fn probe(&self, table: &str) -> Probe {
+        Probe::new(self, table)
+    }
+
     /// What invokes functions.
     pub fn invoker(&self) -> LambdaInvoker {
         LambdaInvoker::new(self.lambda.clone(), self.transport.clone())
@@ -127,7 +141,7 @@ impl Clients {
 )]
 pub struct NoRegion;
 
-/// What the clients have in common; `http` carries all but the invocations.
+/// What the clients have in common; `http` carries what is neither a table's nor a function's.
 async fn shared_config(place: &Place, http: impl HttpClient + 'static, clock: Clock) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
@@ -140,8 +154,7 @@ async fn shared_config(place: &Place, http: impl HttpClient + 'static, clock: Cl
         loader = loader.profile_name(profile);
     }
     if place.is_embedded {
-        loader = loader
-            .credentials_provider(Credentials::new("burstd", "burstd", None, None, "embedded"));
+        loader = loader.credentials_provider(Keys::new("burstd", "burstd", None, None, "embedded"));
     }
     loader.load().await
 }
@@ -149,8 +162,13 @@ async fn shared_config(place: &Place, http: impl HttpClient + 'static, clock: Cl
 /// DynamoDB answers in milliseconds or is in trouble: short time-outs, quick retries. Every call
 /// of ours may be sent twice. The SDK lets all clients of a service share a hundred retries; ours
 /// are bounded by the calls at once, and by how the engine waits while the table is in trouble.
-fn dynamodb_client(shared: &SdkConfig, place: &Place) -> aws_sdk_dynamodb::Client {
+fn dynamodb_client(
+    shared: &SdkConfig,
+    place: &Place,
+    tables: &Transport,
+) -> aws_sdk_dynamodb::Client {
     let mut config = aws_sdk_dynamodb::config::Builder::from(shared)
+        .http_client(tables.clone())
         .retry_config(
             RetryConfig::standard()
                 .with_max_attempts(4)

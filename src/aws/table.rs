@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
+use aws_sdk_dynamodb::operation::describe_time_to_live::DescribeTimeToLiveOutput;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, GlobalSecondaryIndexDescription,
     IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType, ScalarAttributeType,
@@ -187,19 +188,7 @@ impl Table {
         let request = self.client.describe_time_to_live().table_name(&self.name);
         let answer = request.send().await;
         let output = answer.map_err(|error| store_error("dynamodb:DescribeTimeToLive", &error))?;
-        let ttl = output.time_to_live_description();
-        let attribute = ttl.and_then(|ttl| ttl.attribute_name()).unwrap_or_default();
-        let found = match ttl.and_then(|ttl| ttl.time_to_live_status()) {
-            Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
-                if attribute == name::EXPIRES_AT {
-                    return Ok(None);
-                }
-                format!("on the attribute {attribute:?}")
-            }
-            _ => "switched off".to_owned(),
-        };
-        let needed = "it on the attribute \"expires_at\", to delete finished tasks";
-        Ok(Some(Difference { what: "TTL", found, needed, is_fatal: false }))
+        Ok(ttl_difference(&output))
     }
 
     /// The table's description; nothing when there is no such table.
@@ -258,7 +247,7 @@ fn fault(code: &str, message: String) -> Fault {
     Fault { operation: DESCRIBE, code: code.to_owned(), message }
 }
 
-fn index(table: &TableDescription) -> Option<&GlobalSecondaryIndexDescription> {
+pub(super) fn index(table: &TableDescription) -> Option<&GlobalSecondaryIndexDescription> {
     table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(INDEX))
 }
 
@@ -273,7 +262,7 @@ fn sizes(table: &TableDescription) -> Sizes {
     }
 }
 
-fn key_attribute(
+pub(super) fn key_attribute(
     table: &TableDescription,
     schema: &[KeySchemaElement],
     key_type: &KeyType,
@@ -284,8 +273,25 @@ fn key_attribute(
     Some(KeyAttribute { name: name.to_owned(), kind: kind.clone() })
 }
 
+/// How TTL differs from what deletes finished tasks.
+pub(super) fn ttl_difference(output: &DescribeTimeToLiveOutput) -> Option<Difference> {
+    let ttl = output.time_to_live_description();
+    let attribute = ttl.and_then(|ttl| ttl.attribute_name()).unwrap_or_default();
+    let found = match ttl.and_then(|ttl| ttl.time_to_live_status()) {
+        Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
+            if attribute == name::EXPIRES_AT {
+                return None;
+            }
+            format!("on the attribute {attribute:?}")
+        }
+        _ => "switched off".to_owned(),
+    };
+    let needed = "it on the attribute \"expires_at\", to delete finished tasks";
+    Some(Difference { what: "TTL", found, needed, is_fatal: false })
+}
+
 /// How the index differs from what polls need.
-fn index_differences(table: &TableDescription) -> Vec<Difference> {
+pub(super) fn index_differences(table: &TableDescription) -> Vec<Difference> {
     let Some(index) = index(table) else {
         return vec![Difference {
             what: "the index due-index",

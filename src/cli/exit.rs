@@ -39,7 +39,7 @@ pub(super) const MEANINGS: [(u8, &str); 10] = [
     (OS, "The operating system refuses."),
     (IO, "Writing failed."),
     (NO_PERMISSION, "A right is missing."),
-    (CONFIG, "The configuration, or the table it names, is wrong."),
+    (CONFIG, "The configuration, or the table or a function it names, is wrong."),
 ];
 
 /// An end that is not a success.
@@ -96,6 +96,10 @@ impl Exit {
     /// The configuration is right in itself, and what it names is not.
     pub(super) fn wrong_table(message: impl Display) -> Self {
         Exit::new(CONFIG, message)
+    }
+
+    pub(super) fn no_permission(message: impl Display) -> Self {
+        Exit::new(NO_PERMISSION, message)
     }
 
     fn new(code: u8, message: impl Display) -> Self {

@@ -8,6 +8,7 @@ mod cost;
 mod demo;
 #[cfg(feature = "local")]
 mod dev;
+mod doctor;
 mod exit;
 mod filter;
 mod generate;
@@ -46,6 +47,8 @@ enum Command {
     Run(ConfigFile),
     /// Say everything that is wrong with a configuration file
     Check(ConfigFile),
+    /// Try whether all that the daemon needs is there, without changing anything
+    Doctor(doctor::Doctor),
     /// Make the DynamoDB table
     #[command(subcommand)]
     Table(table::Command),
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(file) => run::run(&file),
         Command::Check(file) => check::check(&file),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Table(command) => command.run(),
         Command::Put(put) => put.run(),
         Command::IamPolicy(policy) => policy.run(),

@@ -34,7 +34,7 @@ pub(super) struct Policy {
 /// Who needs the rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Who {
-    /// `burstd run`
+    /// `burstd run` and `doctor`
     Daemon,
     /// `burstd table create`, and the commands about tasks and queues
     Operator,

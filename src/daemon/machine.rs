@@ -35,41 +35,74 @@ pub fn fit(mut config: Config, aws: &AwsConfig) -> Config {
     config
 }
 
+/// What a machine allows of what a configuration asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What the machine gives.
+    pub allowed: u64,
+    /// What all that is configured takes of it.
+    pub needed: u64,
+    /// What is configured.
+    pub wanted: usize,
+    /// What of that is possible.
+    pub possible: usize,
+}
+
+impl Room {
+    /// Whether nothing has to be cut.
+    pub fn is_enough(&self) -> bool {
+        self.possible >= self.wanted
+    }
+
+    /// What so many descriptors are enough for, with Lambda where `aws` says: `max_in_flight`.
+    pub fn of_descriptors(config: &Config, aws: &AwsConfig, allowed: u64) -> Room {
+        let share = if calls_share_connections(aws) { CALLS_ON_A_CONNECTION } else { 1 };
+        let wanted = config.limits.max_in_flight;
+        let spare = SPARE_DESCRIPTORS.min(allowed / 2);
+        let possible = (allowed - spare).saturating_mul(share).max(1);
+        let needed = (wanted as u64).div_ceil(share) + SPARE_DESCRIPTORS;
+        Room { allowed, needed, wanted, possible: usize::try_from(possible).unwrap_or(usize::MAX) }
+    }
+
+    /// What so much memory is enough for: `max_bytes_in_flight`.
+    pub fn of_memory(config: &Config, allowed: u64) -> Room {
+        let wanted = config.limits.max_bytes_in_flight;
+        let tasks = config.limits.max_in_flight as u64 * TASK_BYTES;
+        let possible = allowed.saturating_sub(BASE_BYTES + tasks) / FORMS;
+        let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(LEAST_BYTES);
+        Room { allowed, needed: BASE_BYTES + tasks + wanted as u64 * FORMS, wanted, possible }
+    }
+}
+
 fn fit_descriptors(config: &mut Config, aws: &AwsConfig, allowed: u64) {
-    let share = if calls_share_connections(aws) { CALLS_ON_A_CONNECTION } else { 1 };
-    let wanted = config.limits.max_in_flight as u64;
-    let spare = SPARE_DESCRIPTORS.min(allowed / 2);
-    let possible = (allowed - spare).saturating_mul(share).max(1);
-    if possible < wanted {
-        config.limits.max_in_flight = usize::try_from(possible).unwrap_or(usize::MAX);
+    let room = Room::of_descriptors(config, aws, allowed);
+    if !room.is_enough() {
+        config.limits.max_in_flight = room.possible;
         warn!(
             event = "daemon.limits",
             limit = "file descriptors",
             allowed,
-            needed = wanted.div_ceil(share) + SPARE_DESCRIPTORS,
+            needed = room.needed,
             key = "max_in_flight",
-            from = wanted,
-            to = possible,
+            from = room.wanted,
+            to = room.possible,
             "cut to what the descriptors are enough for; raise LimitNOFILE, or lower it"
         );
     }
 }
 
 fn fit_memory(config: &mut Config, allowed: u64) {
-    let wanted = config.limits.max_bytes_in_flight;
-    let tasks = config.limits.max_in_flight as u64 * TASK_BYTES;
-    let possible = allowed.saturating_sub(BASE_BYTES + tasks) / FORMS;
-    let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(LEAST_BYTES);
-    if possible < wanted {
-        config.limits.max_bytes_in_flight = possible;
+    let room = Room::of_memory(config, allowed);
+    if !room.is_enough() {
+        config.limits.max_bytes_in_flight = room.possible;
         warn!(
             event = "daemon.limits",
             limit = "memory",
             allowed,
-            needed = BASE_BYTES + tasks + wanted as u64 * FORMS,
+            needed = room.needed,
             key = "max_bytes_in_flight",
-            from = wanted,
-            to = possible,
+            from = room.wanted,
+            to = room.possible,
             "cut to what the memory is enough for; raise MemoryMax, or lower it"
         );
     }

@@ -8,6 +8,7 @@ mod canary;
 mod cli;
 mod clocks;
 mod contract;
+mod doctor;
 mod faults;
 mod fuzz;
 mod governor;

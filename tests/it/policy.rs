@@ -7,7 +7,7 @@ use std::time::Duration;
 use burstd::local::place;
 use serde_json::Value;
 
-use crate::support::program::{Program, success};
+use crate::support::program::{Program, command, success};
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::world::{World, config, n, s};
 
@@ -75,6 +75,23 @@ async fn what_a_policy_allows_is_what_is_called_and_no_more() {
     running.until("the other one was tried", |counts| counts.lost > 0).await;
     running.stop().await;
     assert_eq!(daemon.all(), allowed(&program, "daemon"));
+
+    // What the daemon needs is what the doctor tries; and it looks at TTL, if it may.
+    let doctor = Called::default();
+    for proxy in [&dynamodb, &lambda] {
+        let called = doctor.clone();
+        proxy.plan(move |operation, _| {
+            called.note(operation);
+            Fate::Pass
+        });
+    }
+    let between = Program::between(&dynamodb.url, &lambda.url, &config());
+    let mut command = command(&["doctor", "--config"]);
+    command.arg(between.config()).env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1");
+    success(&command.output().expect("the program runs"));
+    let mut expected = daemon.all();
+    expected.insert("dynamodb:DescribeTimeToLive".to_owned());
+    assert_eq!(doctor.all(), expected);
 
     for (called, who, commands) in [
         (

@@ -152,11 +152,21 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
     let world = World::echoing().await;
     world.task("a").with("payload", s("1")).put().await;
     let program = Program::in_world(&world, &config());
-    let commands = [&["show", "a"][..], &["list"], &["explain", "a"], &["iam-policy"], &["check"]];
+    let commands = [
+        &["show", "a"][..],
+        &["explain", "a"],
+        &["iam-policy"],
+        &["check"],
+        &["doctor"],
+        &["list"],
+        &["stats"],
+        &["table", "create"],
+    ];
     for arguments in commands {
         let mut command = command(arguments);
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
+        command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1");
         let output = command.arg("--config").arg(program.config()).stdout(writer).output();
         let output = output.expect("the program runs");
         assert_eq!(

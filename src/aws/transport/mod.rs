@@ -25,7 +25,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::{Response, StatusCode};
-use http::Uri;
+use http::{Uri, Version};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
@@ -152,6 +152,13 @@ impl Transport {
         for pool in pools.values() {
             pool.expect(calls);
         }
+    }
+
+    /// Where its calls went, and in which HTTP; nothing before the first connection. One that
+    /// carries the calls of one client goes to one place.
+    pub(super) fn spoken(&self) -> Option<(Uri, Version)> {
+        let pools = self.inner.pools.lock().expect("nothing panics while holding this lock");
+        pools.values().find_map(|pool| Some((pool.uri().clone(), pool.spoken()?)))
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {

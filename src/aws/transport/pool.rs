@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, Uri};
+use http::{Response, Uri, Version};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -108,6 +108,19 @@ impl Pool {
         let mut state = self.state();
         state.expected = state.expected.saturating_add(calls);
         self.grow(&mut state);
+    }
+
+    /// Where it is.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The HTTP that is spoken there; nothing before the first connection.
+    pub(super) fn spoken(&self) -> Option<Version> {
+        Some(match self.state().protocol? {
+            Protocol::H1 => Version::HTTP_11,
+            Protocol::H2 { .. } => Version::HTTP_2,
+        })
     }
 
     /// A place for a call, as soon as there is one.
