@@ -29,6 +29,9 @@ pub(super) struct Policy {
     /// The region, if the configuration does not say it
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
+    /// On one line; it is JSON in any case
+    #[arg(long)]
+    json: bool,
 }
 
 /// Who needs the rights.
@@ -60,7 +63,10 @@ impl Policy {
             Who::Operator => place.operator(&config),
             Who::Producer => place.producer(&config),
         };
-        say(format!("{policy:#}"))
+        match self.json {
+            true => say(policy),
+            false => say(format!("{policy:#}")),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
 use super::exit::{Exit, say};
-use super::{ConfigFile, block_on, when};
+use super::{ConfigFile, block_on, cost, when};
 use crate::aws::{BATCH_LIMIT, Clients, NewTask, Producer, PutError, Rejected};
 use crate::clock::Clock;
 use crate::config::{Config, QueueConfig};
@@ -60,6 +60,9 @@ pub(super) struct Put {
     /// Insert many: a file of JSON lines, or - for standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Say on standard error what it cost
+    #[arg(long)]
+    verbose: bool,
 }
 
 impl Put {
@@ -73,13 +76,17 @@ impl Put {
         let queue = find_queue(&config, &self.queue).map_err(Exit::usage)?;
         let clients = Clients::new(&daemon::place(&config.aws)).await?;
         let producer = clients.table(&config.table).producer().await?;
-        match &self.file {
+        let outcome = match &self.file {
             None => self.put_one(&producer, queue, due).await,
             Some(path) => {
                 let defaults = Defaults { config: &config, queue, due };
                 put_many(&producer, &defaults, path).await
             }
+        };
+        if self.verbose {
+            cost::tell(producer.consumed());
         }
+        outcome
     }
 
     async fn put_one(

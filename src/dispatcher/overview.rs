@@ -130,7 +130,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         lanes
             .map(|lane| {
                 let own = || bound_of(lane, &self.loads[lane.load], max, now);
-                let bound = self.bound_of_all().or_else(own);
+                let bound = self.bound_of_all().or_else(own).filter(|_| !lane.is_held());
                 QueueOverview {
                     name: lane.queue.name.clone(),
                     shards: lane.queue.shards.len(),
@@ -164,10 +164,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
     /// The limit of the process that keeps a task of whichever queue from starting.
     fn bound_of_all(&self) -> Option<Bound> {
-        let (most, in_flight) = (self.limits.max_in_flight, self.tasks.len());
-        let why = match () {
-            () if in_flight >= most => "max_in_flight",
-            () if self.worker.memory.is_awaited() => "max_bytes_in_flight",
+        let (max, in_flight) = (self.limits.max_in_flight, self.tasks.len());
+        let (why, most) = match () {
+            () if in_flight >= max => ("max_in_flight", max),
+            () if self.worker.memory.is_awaited() => ("max_bytes_in_flight", in_flight),
             () => return None,
         };
         Some(Bound { of: None, why: why.to_owned(), most, in_flight })

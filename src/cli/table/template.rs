@@ -20,6 +20,9 @@ pub(in crate::cli) struct Template {
     /// Whose language
     #[arg(long, value_enum, default_value_t = Format::Cloudformation)]
     format: Format,
+    /// On one line; it is JSON in any case
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,7 +42,10 @@ impl Template {
             Format::Terraform => terraform(name),
             Format::Pulumi => pulumi(name),
         };
-        say(format!("{template:#}"))
+        match self.json {
+            true => say(template),
+            false => say(format!("{template:#}")),
+        }
     }
 }
 

@@ -158,9 +158,12 @@ impl Circumstances<'_> {
                 let words = "its queue waits and probes it; see `lambda.broken` in the log of";
                 told.push(format!("{why}, since {}: {words} {worker}", time(bound.since)));
             } else {
+                let (of_it, limit) = (service.in_flight, bound.limit);
+                let of_it =
+                    if of_it < limit { format!(", {of_it} of its queue") } else { String::new() };
                 told.push(format!(
-                    "{worker} has {} in flight of the {} that {why} allows, since {since}",
-                    service.in_flight, bound.limit
+                    "{worker} has {limit} in flight of the {limit} that {why} allows{of_it}, since \
+                     {since}"
                 ));
             }
         }

@@ -109,6 +109,7 @@ impl Table {
         let pages = self.client.scan().table_name("nemesis").into_paginator();
         let items = pages.items().send().collect::<Result<Vec<_>, _>>().await;
         let mut items = items.expect("the table is there");
+        items.retain(|item| text(item, "burstd") != "control");
         items.sort_by_key(|item| text(item, "id"));
         items
     }
