@@ -1,5 +1,6 @@
 //! Lambda's Invoke.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,7 +195,8 @@ fn cut(text: &mut String, limit: usize) {
     }
 }
 
-/// What the function is told about its task, beside the event.
+/// What the function is told about its task, beside the event. All of it is text: the clients of
+/// several runtimes (Go, Rust) take `custom` for a map of strings, and nothing else.
 #[derive(Serialize)]
 struct Context<'a> {
     custom: Custom<'a>,
@@ -205,9 +207,9 @@ struct Custom<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
     queue: &'a str,
-    attempt: u32,
+    attempt: String,
     worker: &'a str,
-    lease_until: f64,
+    lease_until: String,
 }
 
 /// The ClientContext. A task id too long for it is left out.
@@ -216,14 +218,28 @@ fn client_context(invocation: &Invocation<'_>) -> Option<String> {
         let custom = Custom {
             task_id,
             queue: invocation.queue,
-            attempt: invocation.claim.task.attempt,
+            attempt: invocation.claim.task.attempt.to_string(),
             worker: invocation.worker,
-            lease_until: invocation.claim.lease.until.as_millis() as f64 / 1e3,
+            lease_until: invocation.claim.lease.until.to_string(),
         };
-        let json = serde_json::to_vec(&Context { custom }).expect("it has a JSON form");
-        Some(base64::encode(json)).filter(|context| context.len() <= CONTEXT_LIMIT_BYTES)
+        let json = serde_json::to_string(&Context { custom }).expect("it has a JSON form");
+        Some(base64::encode(ascii(&json))).filter(|context| context.len() <= CONTEXT_LIMIT_BYTES)
     };
     with(Some(invocation.claim.id().to_string())).or_else(|| with(None))
+}
+
+/// The same JSON in ASCII: runtimes are given it in an HTTP header.
+fn ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_ascii() {
+            true => ascii.push(c),
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| {
+                write!(ascii, "\\u{unit:04x}").expect("writing to a string cannot fail");
+            }),
+        }
+    }
+    ascii
 }
 
 /// What a throttle says. How long Lambda asks to wait comes in seconds; a minute is as long as is
@@ -303,6 +319,14 @@ mod tests {
                     }
                 }
             }
+        }
+
+        #[test]
+        fn whatever_a_task_is_called_the_function_is_told_in_ascii(name in ".*") {
+            let json = serde_json::to_string(&name).expect("any string has a JSON form");
+            let told = ascii(&json);
+            prop_assert!(told.is_ascii());
+            prop_assert_eq!(serde_json::from_str::<String>(&told).ok(), Some(name));
         }
 
         #[test]

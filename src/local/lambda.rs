@@ -9,11 +9,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -44,11 +46,19 @@ pub struct TaskContext {
     /// Its queue.
     pub queue: String,
     /// Which attempt this is.
+    #[serde(deserialize_with = "from_text")]
     pub attempt: u32,
     /// Who invokes.
     pub worker: String,
     /// Until when nobody else will, in epoch seconds.
+    #[serde(deserialize_with = "from_text")]
     pub lease_until: f64,
+}
+
+/// Reads what is in a text.
+fn from_text<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")))
 }
 
 /// How a call ends.
