@@ -40,10 +40,10 @@
 //! SDK. The shell: [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together,
 //! reads the configuration again, hears what people wish, and tells the service manager), [`cli`],
 //! [`descriptors`] and [`usage`] (what the machine allows and what is used of it), and [`local`],
-//! the endpoints of `burstd demo`, `dev` and `bench`.
+//! the endpoints of `burstd demo`, `dev` and `bench`, and the processes of users' own functions.
 //!
-//! There is deliberately no reaper, no heartbeat, no leader and no second index: one query finds
-//! new, delayed, retried and abandoned tasks alike.
+//! There is deliberately no reaper, no heartbeat for a lease, no leader and no second index: one
+//! query finds new, delayed, retried and abandoned tasks alike.
 
 pub mod task;
 

@@ -77,7 +77,7 @@ impl Doctor {
         let message = format!("{} of {} checks failed", count("fail"), lines.len());
         match first {
             None => Ok(()),
-            Some(Blame::Configuration) => Err(Exit::wrong_table(message)),
+            Some(Blame::Configuration) => Err(Exit::wrong_thing(message)),
             Some(Blame::Right) => Err(Exit::no_permission(message)),
             Some(Blame::Way) => Err(Exit::unavailable(message)),
         }

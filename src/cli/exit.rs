@@ -94,7 +94,7 @@ impl Exit {
     }
 
     /// The configuration is right in itself, and what it names is not.
-    pub(super) fn wrong_table(message: impl Display) -> Self {
+    pub(super) fn wrong_thing(message: impl Display) -> Self {
         Exit::new(CONFIG, message)
     }
 

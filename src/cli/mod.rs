@@ -30,6 +30,8 @@ use clap::{Args, Parser, Subcommand};
 use rustix::process::getuid;
 
 use crate::config::Config;
+#[cfg(feature = "local")]
+use crate::local;
 use exit::Exit;
 use tasks::Wish;
 
@@ -88,6 +90,18 @@ enum Command {
     /// Write manual pages and completions for bash, zsh and fish
     #[command(hide = true)]
     Generate(generate::Generate),
+    /// A part of `burstd dev`: becomes a function's process, which dies with PARENT
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    LocalFunction {
+        parent: i32,
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// A part of `burstd dev`: kills the processes with this mark when standard input ends
+    #[cfg(feature = "local")]
+    #[command(hide = true)]
+    LocalWarden { mark: String },
     /// A part of `burstd bench`
     #[cfg(feature = "local")]
     #[command(hide = true)]
@@ -144,6 +158,13 @@ pub fn main() -> ExitCode {
         Command::Dev(dev) => dev.run(),
         #[cfg(feature = "local")]
         Command::Bench(bench) => bench.run(),
+        #[cfg(feature = "local")]
+        Command::LocalFunction { parent, command } => {
+            let error = local::process::become_function(parent, &command);
+            Err(Exit::os(format!("{}: {error}", command.join(" "))))
+        }
+        #[cfg(feature = "local")]
+        Command::LocalWarden { mark } => local::warden::watch(&mark).map_err(Exit::os),
         #[cfg(feature = "local")]
         Command::BenchEndpoint { behaviour } => bench::serve(&behaviour),
         #[cfg(feature = "local")]

@@ -39,7 +39,7 @@ async fn create(file: &ConfigFile) -> Result<(), Exit> {
         Created::Differs(differences) => {
             let differences: Vec<_> =
                 differences.iter().map(|difference| format!("\n  {difference}")).collect();
-            Err(Exit::wrong_table(format!(
+            Err(Exit::wrong_thing(format!(
                 "table {table:?} in {region} is there and differs; nothing was changed:{}",
                 differences.concat()
             )))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::local::local;
 use super::rate;
 use super::reader::{Entry, Problem, Reader, Section};
 use super::{AwsConfig, Config, LogConfig, QueueConfig, Timeout};
@@ -59,6 +60,7 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
         limits,
         aws: aws(root.section("aws")),
         log: log(root.section("log")),
+        local: local(root.section("local")),
     };
     root.finish();
     config
@@ -258,7 +260,7 @@ fn bytes(entry: Option<Entry<ByteSize>>, default: usize) -> usize {
     bytes.unwrap_or(default)
 }
 
-fn value<T>(entry: Option<Entry<T>>, default: T) -> T {
+pub(super) fn value<T>(entry: Option<Entry<T>>, default: T) -> T {
     entry.map_or(default, |entry| entry.value)
 }
 

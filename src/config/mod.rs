@@ -2,6 +2,7 @@
 
 mod changes;
 mod file;
+mod local;
 pub(crate) mod rate;
 mod reader;
 
@@ -17,6 +18,7 @@ use crate::retry::Policy;
 use crate::telemetry::{Format, Metrics};
 
 pub use changes::Changes;
+pub use local::{LocalConfig, Program};
 pub use reader::Problem;
 
 /// A valid configuration.
@@ -34,6 +36,8 @@ pub struct Config {
     pub aws: AwsConfig,
     /// How to log.
     pub log: LogConfig,
+    /// The functions of `burstd dev`; no other command reads it.
+    pub local: LocalConfig,
 }
 
 /// `[queues.NAME]`.
@@ -217,7 +221,7 @@ level = "loud"
             "line 1: table: missing: name the DynamoDB table: table = \"tasks\"",
             "line 2: max_in_flight = 0: must be between 1 and 100000",
             "line 3: tabel: unknown key; known here: table, max_in_flight, \
-             max_bytes_in_flight, queues, functions, poll, shutdown, aws, log",
+             max_bytes_in_flight, queues, functions, poll, shutdown, aws, log, local",
             "line 6: queues.thumbs.function = \"make thumbnail\": must be a function's name, \
              name:alias, or ARN",
             "line 7: queues.thumbs.max_attempts = \"five\": must be a whole number",
@@ -296,6 +300,27 @@ level = "loud"
     }
 
     #[test]
+    fn a_function_of_one_s_own_needs_a_command_and_has_lambda_s_defaults() {
+        let local = |keys: &str| format!("{MINIMAL}[local.functions.f]\n{keys}");
+        let config = Config::parse(&local("command = [\"./bootstrap\"]\n")).expect("it is valid");
+        let program = &config.local.functions["f"];
+        assert_eq!((program.timeout, program.memory_mb), (Duration::from_secs(3), 128));
+        let source = "command = []\nmemory = 64\nenvironment = { A = 1, B = \"b\" }\ntimeuot = 3\n";
+        assert_eq!(
+            problems(&local(source)),
+            [
+                "line 5: local.functions.f.command = []: must name a program",
+                "line 6: local.functions.f.memory = 64: must be between 128 and 10240",
+                "line 7: local.functions.f.environment.A = 1: must be a string in quotes",
+                "line 8: local.functions.f.timeuot: unknown key; known here: command, directory, \
+                 environment, timeout, memory, max_concurrency, cold_start",
+            ]
+        );
+        let missing = problems(&local("timeout = \"3s\"\n"));
+        assert!(missing[0].contains("local.functions.f.command: missing: name the program"));
+    }
+
+    #[test]
     fn a_queue_s_name_leaves_room_for_shards() {
         let said = problems("table = \"t\"\n[queues.\"a#1\"]\nfunction = \"f\"\n");
         assert!(said[0].contains("no #"), "{said:?}");
@@ -329,6 +354,9 @@ level = "loud"
             minimal.queues[0].name = "thumbs".to_owned();
             minimal.queues[0].function = "make-thumbnail:live".to_owned();
             minimal.functions.insert("make-thumbnail:live".to_owned(), Caps::default());
+            let command = ["python3", "-m", "awslambdaric", "handler.handler"].map(str::to_owned);
+            let program = Program::new(command.into());
+            minimal.local.functions.insert("make-thumbnail".to_owned(), program);
             assert_eq!(reference, minimal);
         }
 

@@ -121,6 +121,37 @@ impl<'r, 'a> Section<'r, 'a> {
         self.string(key)
     }
 
+    /// Strings in a list, which must be there; `advice` is said when it is not.
+    pub(super) fn required_strings(
+        &mut self,
+        key: &'static str,
+        advice: &str,
+    ) -> Option<Entry<Vec<String>>> {
+        if !self.entries.contains_key(key) {
+            let message = format!("missing: {advice}");
+            self.reader.note(Some(self.span.clone()), self.join(key), None, message);
+        }
+        self.take(key, "a list of strings: [\"…\", \"…\"]", |value| {
+            let texts = value.as_array()?.iter();
+            texts.map(|text| text.get_ref().as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    /// All strings of this table, under the names their author chose.
+    pub(super) fn texts(&mut self) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        for (name, (_, value)) in std::mem::take(&mut self.entries) {
+            match value.get_ref().as_str() {
+                Some(text) => drop(texts.insert(name, text.to_owned())),
+                None => {
+                    let entry = Entry { value: (), key: self.join(&name), span: value.span() };
+                    self.complain(&entry, "must be a string in quotes".to_owned());
+                }
+            }
+        }
+        texts
+    }
+
     /// A whole number within `range`.
     pub(super) fn number(
         &mut self,

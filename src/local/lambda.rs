@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::dynamodb::listen;
+use super::environments::Environments;
 use super::limits::Limits;
 use super::protocol;
 
@@ -34,6 +35,8 @@ pub struct Call {
     pub payload: Vec<u8>,
     /// What burstd tells of the task; nothing when somebody else called.
     pub context: Option<TaskContext>,
+    /// The caller's ClientContext, whoever called: JSON.
+    pub client_context: Option<Vec<u8>>,
     /// The X-Ray trace header.
     pub trace: Option<String>,
 }
@@ -73,6 +76,10 @@ pub enum Answer {
         /// Its words.
         message: String,
     },
+    /// The function failed, in the words of its own runtime: JSON.
+    Errored(Vec<u8>),
+    /// The function returned more than Lambda takes.
+    TooLarge,
     /// Lambda did not run the function.
     Refused {
         /// The HTTP status.
@@ -86,7 +93,16 @@ pub enum Answer {
     Disconnected,
 }
 
-/// The code of a function.
+/// How a call ended, and what it left in the log.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// How.
+    pub answer: Answer,
+    /// The end of the function's log.
+    pub log: String,
+}
+
+/// The code of a function that is written in Rust, in this process.
 pub type Handler = Arc<dyn Fn(Call) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
 /// A function: its code and its settings.
@@ -96,8 +112,19 @@ pub struct LocalFunction {
     pub timeout: Duration,
     /// The concurrency that is reserved for it, and is its limit.
     pub max_concurrency: Option<u32>,
+    /// Memory of each of its environments, in megabytes.
+    pub memory_mb: u32,
     /// Its code.
-    pub handler: Handler,
+    pub code: Code,
+}
+
+/// Where a function's code is.
+#[derive(Clone)]
+pub enum Code {
+    /// In this process.
+    Handler(Handler),
+    /// In processes of its own.
+    Program(Arc<Environments>),
 }
 
 impl LocalFunction {
@@ -108,7 +135,28 @@ impl LocalFunction {
         R: Future<Output = Answer> + Send + 'static,
     {
         let handler: Handler = Arc::new(move |call| Box::pin(code(call)));
-        LocalFunction { timeout, max_concurrency: None, handler }
+        let code = Code::Handler(handler);
+        LocalFunction { timeout, max_concurrency: None, memory_mb: 128, code }
+    }
+
+    /// A function that runs in processes of its own.
+    pub fn program(environments: Arc<Environments>) -> Self {
+        let program = &environments.program;
+        LocalFunction {
+            timeout: program.timeout,
+            max_concurrency: program.max_concurrency,
+            memory_mb: program.memory_mb,
+            code: Code::Program(environments),
+        }
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Code::Handler(_) => "Handler",
+            Code::Program(_) => "Program",
+        })
     }
 }
 
@@ -116,6 +164,11 @@ impl fmt::Debug for LocalFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalFunction").field("timeout", &self.timeout).finish_non_exhaustive()
     }
+}
+
+/// The ARN of a function here.
+pub(super) fn arn(name: &str) -> String {
+    format!("arn:aws:lambda:{}:000000000000:function:{name}", super::REGION)
 }
 
 /// The functions of an endpoint, by name.

@@ -2,7 +2,7 @@
 //! (docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use serde_json::json;
@@ -31,6 +31,8 @@ pub(super) struct Gate {
 struct State {
     running: u32,
     functions: BTreeMap<String, Function>,
+    /// The concurrency that is reserved for functions, and is their limit.
+    reserved: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +52,30 @@ pub(super) struct Admission {
 }
 
 impl Gate {
-    pub(super) fn new(limits: Limits) -> Self {
-        Gate { limits, state: Mutex::default() }
+    pub(super) fn new(limits: Limits, functions: &Functions) -> Self {
+        let reserved = functions.iter();
+        let reserved =
+            reserved.filter_map(|(name, function)| Some((name.clone(), function.max_concurrency?)));
+        let state = State { reserved: reserved.collect(), ..State::default() };
+        Gate { limits, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while holding this lock")
+    }
+
+    /// The concurrency that is reserved for a function.
+    pub(super) fn reserved(&self, name: &str) -> Option<u32> {
+        self.state().reserved.get(name).copied()
+    }
+
+    /// Reserves so much for a function; nothing when `most` is not there.
+    pub(super) fn reserve(&self, name: &str, most: Option<u32>) {
+        let mut state = self.state();
+        match most {
+            Some(most) => state.reserved.insert(name.to_owned(), most),
+            None => state.reserved.remove(name),
+        };
     }
 
     /// Whether callers may ask for the limits.
@@ -65,19 +89,16 @@ impl Gate {
     }
 
     /// How much of it is not reserved by a function.
-    pub(super) fn unreserved(&self, functions: &Functions) -> Option<u32> {
-        let reserved = functions.values().filter_map(|function| function.max_concurrency).sum();
+    pub(super) fn unreserved(&self) -> Option<u32> {
+        let reserved = self.state().reserved.values().sum();
         Some(self.account()?.saturating_sub(reserved))
     }
 
     /// Lets a call in, or answers as Lambda does.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        name: &str,
-        own_limit: Option<u32>,
-    ) -> Result<Admission, Answer> {
-        let mut state = self.state.lock().expect("nothing panics while holding this lock");
+    pub(super) fn admit(self: &Arc<Self>, name: &str) -> Result<Admission, Answer> {
+        let mut state = self.state();
         let state = &mut *state;
+        let own_limit = state.reserved.get(name).copied();
         let function = state.functions.entry(name.to_owned()).or_default();
         if own_limit.is_some_and(|limit| function.running >= limit) {
             return Err(throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
@@ -111,7 +132,7 @@ impl Function {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut state = self.gate.state.lock().expect("nothing panics while holding this lock");
+        let mut state = self.gate.state();
         state.running -= 1;
         if let Some(function) = state.functions.get_mut(&self.function) {
             function.running -= 1;
@@ -142,17 +163,18 @@ mod tests {
     #[test]
     fn a_function_s_own_limit_the_account_s_and_the_ramp_have_their_own_reasons() {
         let limits = Limits { account_concurrency: Some(3), ramp: Some(2), is_secret: false };
-        let gate = Arc::new(Gate::new(limits));
-        let own = gate.admit("own", Some(1)).expect("the first");
+        let gate = Arc::new(Gate::new(limits, &Functions::new()));
+        gate.reserve("own", Some(1));
+        let own = gate.admit("own").expect("the first");
         let reserved = "ReservedFunctionConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("own", Some(1))), reserved);
-        let _first = gate.admit("f", None).expect("the first new environment");
-        let second = gate.admit("f", None).expect("the second");
+        assert_eq!(reason(gate.admit("own")), reserved);
+        let _first = gate.admit("f").expect("the first new environment");
+        let second = gate.admit("f").expect("the second");
         let shared = "ConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("g", None)), shared, "the account is full");
+        assert_eq!(reason(gate.admit("g")), shared, "the account is full");
         drop(own);
-        assert_eq!(reason(gate.admit("f", None)), shared, "no third new environment yet");
+        assert_eq!(reason(gate.admit("f")), shared, "no third new environment yet");
         drop(second);
-        assert!(gate.admit("f", None).is_ok(), "a warm one is used again");
+        assert!(gate.admit("f").is_ok(), "a warm one is used again");
     }
 }

@@ -1,22 +1,24 @@
 //! Lambda's HTTP interface, as the SDK and the AWS CLI speak it
 //! (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html).
 
+mod settings;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rand::{RngExt as _, make_rng, rngs::StdRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::lambda::{Answer, Call, Functions, Gauge, LocalFunction, TaskContext};
+use super::lambda::{Answer, Call, Code, Ended, Functions, Gauge, LocalFunction, TaskContext};
 use super::limits::{Admission, Gate, Limits};
+use super::output::TAIL_BYTES;
 
 /// Lambda takes no larger event of a synchronous invocation.
 const PAYLOAD_LIMIT_BYTES: usize = 6 * 1024 * 1024;
@@ -30,12 +32,16 @@ struct Endpoint {
 type Shared = State<Arc<Endpoint>>;
 
 pub(super) fn router(functions: Functions, limits: Limits, gauge: Arc<Gauge>) -> Router {
-    let gate = Arc::new(Gate::new(limits));
+    let gate = Arc::new(Gate::new(limits, &functions));
     Router::new()
         .route("/2015-03-31/functions/{name}/invocations", post(invoke))
-        .route("/2015-03-31/functions/{name}/configuration", get(configuration))
-        .route("/2019-09-30/functions/{name}/concurrency", get(concurrency))
-        .route("/2016-08-19/account-settings", get(account_settings))
+        .route("/2015-03-31/functions/{name}/configuration", get(settings::configuration))
+        .route("/2019-09-30/functions/{name}/concurrency", get(settings::concurrency))
+        .route(
+            "/2017-10-31/functions/{name}/concurrency",
+            put(settings::put_concurrency).delete(settings::delete_concurrency),
+        )
+        .route("/2016-08-19/account-settings", get(settings::account_settings))
         .layer(DefaultBodyLimit::max(2 * PAYLOAD_LIMIT_BYTES))
         .with_state(Arc::new(Endpoint { functions, gate, gauge }))
 }
@@ -56,18 +62,28 @@ async fn invoke(
         return respond(&request_id, refusal);
     }
     let text = |header: &str| headers.get(header).and_then(|value| value.to_str().ok());
+    let client_context = text("x-amz-client-context").and_then(|it| BASE64.decode(it).ok());
     let call = Call {
         function: name.to_owned(),
         request_id: request_id.clone(),
         payload: payload.to_vec(),
-        context: text("x-amz-client-context").and_then(task_context),
+        context: client_context.as_deref().and_then(task_context),
+        client_context,
         trace: text("x-amzn-trace-id").map(str::to_owned),
     };
-    let invocation_type = text("x-amz-invocation-type");
-    if invocation_type == Some("DryRun") {
-        return empty(&request_id, StatusCode::NO_CONTENT);
+    let invocation_type = text("x-amz-invocation-type").unwrap_or("RequestResponse");
+    match invocation_type {
+        "DryRun" => return empty(&request_id, StatusCode::NO_CONTENT),
+        "Event" | "RequestResponse" => {}
+        other => {
+            let message = format!(
+                "Value '{other}' at 'invocationType' failed to satisfy constraint: Member must \
+                 satisfy enum value set: [Event, RequestResponse, DryRun]"
+            );
+            return invalid(&request_id, &message);
+        }
     }
-    let admission = match endpoint.gate.admit(name, function.max_concurrency) {
+    let admission = match endpoint.gate.admit(name) {
         Ok(admission) => admission,
         Err(refusal) => {
             endpoint.gauge.throttled();
@@ -77,11 +93,15 @@ async fn invoke(
     // The function runs on whatever becomes of this connection, as it does in Lambda.
     #[expect(clippy::disallowed_methods, reason = "it outlives its caller, and ends by itself")]
     let run = tokio::spawn(run(endpoint.clone(), function.clone(), admission, call));
-    if invocation_type == Some("Event") {
+    if invocation_type == "Event" {
         return empty(&request_id, StatusCode::ACCEPTED);
     }
-    let answer = run.await.unwrap_or_else(|_| crashed(&request_id));
-    respond(&request_id, answer)
+    let ended = run.await.unwrap_or_else(|_| crashed(&request_id));
+    let mut response = respond(&request_id, ended.answer);
+    if text("x-amz-log-type") == Some("Tail") && response.status() == StatusCode::OK {
+        header(&mut response, "x-amz-log-result", &log_tail(&ended.log));
+    }
+    response
 }
 
 /// Runs a function to its end, or to its timeout.
@@ -90,11 +110,15 @@ async fn run(
     function: LocalFunction,
     _admission: Admission,
     call: Call,
-) -> Answer {
+) -> Ended {
     let request_id = call.request_id.clone();
     endpoint.gauge.begin();
     let _running = EndOnDrop(&endpoint.gauge);
-    match tokio::time::timeout(function.timeout, (function.handler)(call)).await {
+    let handler = match &function.code {
+        Code::Program(environments) => return environments.invoke(call).await,
+        Code::Handler(handler) => handler,
+    };
+    let answer = match tokio::time::timeout(function.timeout, handler(call)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Raised {
             error_type: "Sandbox.Timedout".to_owned(),
@@ -103,7 +127,15 @@ async fn run(
                 function.timeout.as_secs_f64()
             ),
         },
-    }
+    };
+    let line = match &answer {
+        Answer::Raised { error_type, message } => format!("[ERROR] {error_type}: {message}\n"),
+        _ => String::new(),
+    };
+    let log = format!(
+        "START RequestId: {request_id} Version: $LATEST\n{line}END RequestId: {request_id}\n"
+    );
+    Ended { answer, log }
 }
 
 struct EndOnDrop<'a>(&'a Gauge);
@@ -114,63 +146,16 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-async fn configuration(State(endpoint): Shared, Path(name): Path<String>) -> Response<Body> {
-    let request_id = random_id();
-    let name = plain_name(&name);
-    match endpoint.functions.get(name) {
-        None => not_found(&endpoint.functions, name, &request_id),
-        Some(function) => json_response(
-            &request_id,
-            StatusCode::OK,
-            &json!({
-                "FunctionName": name,
-                "FunctionArn": format!("arn:aws:lambda:us-east-1:000000000000:function:{name}"),
-                "Timeout": whole_seconds(function.timeout),
-                "MemorySize": 128,
-                "State": "Active",
-                "LastUpdateStatus": "Successful",
-                "Version": "$LATEST",
-            }),
-        ),
-    }
-}
-
-async fn concurrency(State(endpoint): Shared, Path(name): Path<String>) -> Response<Body> {
-    let request_id = random_id();
-    let name = plain_name(&name);
-    let Some(function) = endpoint.functions.get(name) else {
-        return not_found(&endpoint.functions, name, &request_id);
-    };
-    if endpoint.gate.is_secret() {
-        return denied(&request_id);
-    }
-    let reserved = function.max_concurrency;
-    let body = reserved.map_or(json!({}), |most| json!({ "ReservedConcurrentExecutions": most }));
-    json_response(&request_id, StatusCode::OK, &body)
-}
-
-async fn account_settings(State(endpoint): Shared) -> Response<Body> {
-    if endpoint.gate.is_secret() {
-        return denied(&random_id());
-    }
-    let limit = json!({
-        "ConcurrentExecutions": endpoint.gate.account(),
-        "UnreservedConcurrentExecutions": endpoint.gate.unreserved(&endpoint.functions),
-    });
-    json_response(&random_id(), StatusCode::OK, &json!({ "AccountLimit": limit }))
-}
-
-fn denied(request_id: &str) -> Response<Body> {
-    let body = json!({ "Message": "no identity-based policy allows the action" });
-    respond(request_id, Answer::Refused { status: 403, code: "AccessDeniedException", body })
-}
-
-fn whole_seconds(timeout: Duration) -> u64 {
-    timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0)
+fn invalid(request_id: &str, message: &str) -> Response<Body> {
+    let body = json!({ "Type": "User", "message": message });
+    respond(
+        request_id,
+        Answer::Refused { status: 400, code: "InvalidParameterValueException", body },
+    )
 }
 
 /// The function's name in `name`, `name:alias`, a partial ARN or an ARN.
-fn plain_name(name: &str) -> &str {
+pub fn plain_name(name: &str) -> &str {
     let after = name.split_once(":function:").map_or(name, |(_, after)| after);
     after.split(':').next().unwrap_or(after)
 }
@@ -197,13 +182,12 @@ fn objection(payload: &[u8]) -> Option<Answer> {
     }
 }
 
-fn task_context(header: &str) -> Option<TaskContext> {
+fn task_context(context: &[u8]) -> Option<TaskContext> {
     #[derive(Deserialize)]
     struct ClientContext {
         custom: TaskContext,
     }
-    let context = BASE64.decode(header).ok()?;
-    let ClientContext { custom } = serde_json::from_slice(&context).ok()?;
+    let ClientContext { custom } = serde_json::from_slice(context).ok()?;
     Some(custom)
 }
 
@@ -215,29 +199,31 @@ fn not_found(functions: &Functions, name: &str, request_id: &str) -> Response<Bo
     respond(request_id, Answer::Refused { status: 404, code, body })
 }
 
-fn crashed(request_id: &str) -> Answer {
-    Answer::Raised {
+/// burstd's own code has panicked.
+fn crashed(request_id: &str) -> Ended {
+    let answer = Answer::Raised {
         error_type: "Runtime.ExitError".to_owned(),
         message: format!("RequestId: {request_id} Error: Runtime exited with error"),
-    }
+    };
+    Ended { answer, log: String::new() }
 }
 
 fn respond(request_id: &str, answer: Answer) -> Response<Body> {
     match answer {
-        Answer::Returned(result) => {
-            let mut response = Response::new(Body::from(result));
-            let log = log_tail(request_id, None);
-            header(&mut response, "x-amz-log-result", &log);
-            header(&mut response, "x-amz-executed-version", "$LATEST");
-            with_id(response, request_id)
-        }
+        Answer::Returned(result) => answered(request_id, result),
+        Answer::Errored(error) => failed(request_id, error),
         Answer::Raised { error_type, message } => {
-            let body = json!({ "errorType": error_type, "errorMessage": message });
-            let mut response = Response::new(Body::from(body.to_string()));
-            let log = log_tail(request_id, Some(&format!("[ERROR] {error_type}: {message}")));
-            header(&mut response, "x-amz-log-result", &log);
-            header(&mut response, "x-amz-function-error", "Unhandled");
-            with_id(response, request_id)
+            let error = json!({ "errorType": error_type, "errorMessage": message });
+            failed(request_id, error.to_string().into_bytes())
+        }
+        Answer::TooLarge => {
+            let message =
+                "Response payload size exceeded maximum allowed payload size (6291556 bytes).";
+            let error = json!({
+                "errorType": "Function.ResponseSizeTooLarge",
+                "errorMessage": message,
+            });
+            failed(request_id, error.to_string().into_bytes())
         }
         Answer::Refused { status, code, body } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -252,6 +238,21 @@ fn respond(request_id: &str, answer: Answer) -> Response<Body> {
         // is printed.
         Answer::Disconnected => std::panic::resume_unwind(Box::new("the connection breaks")),
     }
+}
+
+/// The function ran, and this came of it.
+fn answered(request_id: &str, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    header(&mut response, "content-type", "application/json");
+    header(&mut response, "x-amz-executed-version", "$LATEST");
+    with_id(response, request_id)
+}
+
+/// The function ran, and failed.
+fn failed(request_id: &str, error: Vec<u8>) -> Response<Body> {
+    let mut response = answered(request_id, error);
+    header(&mut response, "x-amz-function-error", "Unhandled");
+    response
 }
 
 fn json_response(request_id: &str, status: StatusCode, body: &Value) -> Response<Body> {
@@ -277,12 +278,9 @@ fn header(response: &mut Response<Body>, name: &'static str, value: &str) {
     response.headers_mut().insert(name, value);
 }
 
-/// The function's log, as Lambda would have it.
-fn log_tail(request_id: &str, line: Option<&str>) -> String {
-    let line = line.map(|line| format!("{line}\n")).unwrap_or_default();
-    BASE64.encode(format!(
-        "START RequestId: {request_id} Version: $LATEST\n{line}END RequestId: {request_id}\n"
-    ))
+/// The end of the function's log, as Lambda sends it.
+fn log_tail(log: &str) -> String {
+    BASE64.encode(&log.as_bytes()[log.len().saturating_sub(TAIL_BYTES)..])
 }
 
 /// A random UUID's form.

@@ -254,6 +254,12 @@ pub const EVENTS: &[Event] = &[
     ),
     error("daemon.panic", "error", "a bug; the task is left to its lease"),
     warn("systemd.unreachable", "error", "the service manager cannot be told"),
+    info("function.output", "function request_id? line", "`burstd dev`: what the function printed"),
+    warn(
+        "function.output_cut",
+        "function request_id bytes",
+        "`burstd dev`: the function printed so much more than is told here",
+    ),
     error("dev.dynamodb_failed", "error", "`burstd dev`: its table is gone"),
     warn("dev.lambda_failed", "error", "`burstd dev`: its functions are gone"),
     warn("dev.sweep_failed", "error", "`burstd dev`: expired items stay for now"),

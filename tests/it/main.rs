@@ -20,6 +20,7 @@ mod memory;
 mod model;
 mod nemesis;
 mod notices;
+mod own;
 mod packages;
 mod policy;
 mod process;

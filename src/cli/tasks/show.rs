@@ -49,7 +49,7 @@ pub(super) fn answer(id: &TaskId, record: &Record, now: Timestamp) -> Answer {
     for part in ["type", "message", "log"] {
         if let Some(text) = record.error(part) {
             // Below one another, as they were written.
-            let text = text.trim_end().replace('\n', "\n                ");
+            let text = text.trim_end().replace(['\n', '\r'], "\n                ");
             line(&format!("error {part}"), &text);
         }
     }
@@ -59,9 +59,14 @@ pub(super) fn answer(id: &TaskId, record: &Record, now: Timestamp) -> Answer {
     Answer { words: words.trim_end().to_owned(), json: record.to_json(), is_good: true }
 }
 
-/// What would steer the terminal stands there as a mark.
+/// What would steer the terminal stands there as a mark, and a tab as a space.
 pub(crate) fn plain(c: char) -> char {
-    if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }
+    match c {
+        '\t' => ' ',
+        '\n' => c,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    }
 }
 
 fn told(attempt: &Attempt) -> String {

@@ -12,6 +12,7 @@ use burstd::config::Config;
 use burstd::counts::Counts;
 use burstd::daemon::{self, Daemon};
 use burstd::local::dynamodb::EmbeddedDynamoDb;
+use burstd::local::environments::{Environments, Host};
 use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
 use burstd::local::limits::Limits;
 use burstd::local::place;
@@ -77,6 +78,14 @@ impl World {
             }
         });
         (World::around(function, Limits::default(), calls).await, gate)
+    }
+
+    /// A world whose function is a program.
+    pub async fn running(program: burstd::config::Program) -> World {
+        let host = Host::new(env!("CARGO_BIN_EXE_burstd").into(), Duration::from_secs(60));
+        let host = host.expect("it starts");
+        let function = LocalFunction::program(Environments::new("work".to_owned(), program, host));
+        World::around(function, Limits::default(), Calls::default()).await
     }
 
     async fn around(function: LocalFunction, limits: Limits, calls: Calls) -> World {

@@ -1,0 +1,310 @@
+//! One execution environment: a process of the user's function, which asks for events over the
+//! Lambda Runtime API at a port of its own, as in Lambda
+//! (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
+//!
+//! One task owns all there is of it: the process, its connections, its output, and the invocation
+//! that it is at. The clock of an invocation begins when its event is handed out; that of the
+//! initialisation when the process starts.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::Ipv4Addr;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use tokio::net::TcpListener;
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::environments::Environments;
+use super::lambda::{Answer, Call, Ended};
+use super::output::Output;
+use super::process;
+use super::runtime_api::{self, Event, Heard, Request};
+
+/// How long a process may take until it first asks for an event. Lambda, too, then goes on within
+/// the function's own timeout
+/// (docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html).
+const INITIALISATION: Duration = Duration::from_secs(10);
+
+/// How long a process may take to ask for the next event after it has answered.
+const COMING_BACK: Duration = Duration::from_secs(2);
+
+/// An event for an environment.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) call: Arc<Call>,
+    /// Dropped without an answer when the environment ended before it took the event.
+    pub(super) answer: oneshot::Sender<Ended>,
+}
+
+/// Where the jobs of an environment go.
+pub(super) type Jobs = mpsc::UnboundedSender<Job>;
+
+/// Whether an environment has begun well: where its jobs go, or what its first caller is told.
+pub(super) type Begun = Result<Jobs, Ended>;
+
+/// An environment that lives.
+struct Environment {
+    of: Arc<Environments>,
+    child: Child,
+    group: Option<Pid>,
+    output: Output,
+    began: Instant,
+    /// How long the initialisation took, until somebody is billed for it.
+    init: Option<Duration>,
+    phase: Phase,
+    /// The first caller, who waits for the initialisation.
+    first: Option<(Arc<Call>, oneshot::Sender<Begun>)>,
+    own_jobs: Jobs,
+}
+
+/// What it is at.
+enum Phase {
+    /// It has not asked for an event yet.
+    Initialising,
+    /// It has asked for an event.
+    Waiting(Heard, Instant),
+    /// It has one.
+    Busy(Current),
+    /// It has answered, and has not asked for the next one yet.
+    ComingBack(Instant),
+}
+
+/// The invocation that it is at.
+struct Current {
+    call: Arc<Call>,
+    began: Instant,
+    answer: oneshot::Sender<Ended>,
+}
+
+/// Starts an environment and lives for it. `first` hears when it is ready, or why it is not.
+pub(super) async fn live(of: Arc<Environments>, call: Arc<Call>, first: oneshot::Sender<Begun>) {
+    let (own_jobs, mut jobs) = mpsc::unbounded_channel();
+    let (listener, child, output) = match start(&of).await {
+        Ok(started) => started,
+        Err(error) => {
+            let ended = failed(&call, "Runtime.InvalidEntrypoint", &error.to_string());
+            // Nobody waits for it any more: that is no loss.
+            first.send(Err(ended)).ok();
+            return;
+        }
+    };
+    let mut environment = Environment {
+        of,
+        group: process::group(&child),
+        child,
+        output,
+        began: Instant::now(),
+        init: None,
+        phase: Phase::Initialising,
+        first: Some((call, first)),
+        own_jobs,
+    };
+    let (tell, mut requests) = mpsc::unbounded_channel();
+    let mut connections = JoinSet::new();
+    let end = loop {
+        let is_waiting = matches!(environment.phase, Phase::Waiting(..));
+        let until = environment.until();
+        tokio::select! {
+            biased;
+            Some(request) = requests.recv() => environment.hear(request),
+            Some(job) = jobs.recv(), if is_waiting => environment.hand_out(job),
+            Ok((stream, _)) = listener.accept() => {
+                connections.spawn(runtime_api::serve(stream, tell.clone()));
+            }
+            status = environment.child.wait() => break End::Exited(status),
+            () = sleep_until(until) => break End::Late,
+            () = environment.output.more() => {}
+            Some(_) = connections.join_next() => {}
+        }
+    };
+    environment.end(end);
+}
+
+/// Why an environment ends.
+enum End {
+    /// Its process has ended by itself.
+    Exited(io::Result<ExitStatus>),
+    /// It took too long, or nobody wants it any more.
+    Late,
+}
+
+async fn start(of: &Environments) -> io::Result<(TcpListener, Child, Output)> {
+    tokio::time::sleep(of.program.cold_start).await;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let (reader, writer) = io::pipe()?;
+    let child = process::start(of, listener.local_addr()?, writer)?;
+    Ok((listener, child, Output::new(of.name.clone(), reader)?))
+}
+
+impl Environment {
+    /// Until when it may stay as it is.
+    fn until(&self) -> Instant {
+        match &self.phase {
+            Phase::Initialising => self.began + INITIALISATION + self.of.program.timeout,
+            Phase::Waiting(_, since) => *since + self.of.host.idle_time(),
+            Phase::Busy(current) => current.began + self.of.program.timeout,
+            Phase::ComingBack(since) => *since + COMING_BACK,
+        }
+    }
+
+    fn hear(&mut self, request: Request) {
+        let Request { event, heard } = request;
+        match event {
+            Event::Next => self.waits(heard),
+            Event::InitError(payload) => {
+                if let Some((call, first)) = self.first.take() {
+                    let log = self.output.finish(&call.request_id);
+                    first.send(Err(Ended { answer: Answer::Errored(payload), log })).ok();
+                }
+                heard.accepted();
+            }
+            Event::Answer { request_id, answer } => self.answers(&request_id, answer, heard),
+        }
+    }
+
+    /// It asks for an event.
+    fn waits(&mut self, heard: Heard) {
+        if let Phase::Busy(_) = self.phase {
+            // It forgot to answer, and never will.
+            let message = "the runtime asked for an event before it had answered the last one";
+            heard.refused(403, "InvalidStateTransition", message);
+            return;
+        }
+        let before = std::mem::replace(&mut self.phase, Phase::Waiting(heard, Instant::now()));
+        let jobs = self.own_jobs.clone();
+        match (before, self.first.take()) {
+            (_, Some((_, first))) => {
+                self.init = Some(self.began.elapsed());
+                if first.send(Ok(jobs.clone())).is_err() {
+                    self.of.freed(jobs);
+                }
+            }
+            (Phase::ComingBack(_), None) => {
+                self.of.has_come_back();
+                self.of.freed(jobs);
+            }
+            // It asks again, or after it has said that it cannot begin.
+            (Phase::Waiting(..) | Phase::Initialising | Phase::Busy(_), None) => {}
+        }
+    }
+
+    fn hand_out(&mut self, job: Job) {
+        let Job { call, answer } = job;
+        let began = Instant::now();
+        let busy = Phase::Busy(Current { call: call.clone(), began, answer });
+        let Phase::Waiting(heard, _) = std::mem::replace(&mut self.phase, busy) else {
+            unreachable!("jobs are taken while it waits");
+        };
+        self.output.begin(&call.request_id);
+        heard.event(&call, self.of.program.timeout);
+    }
+
+    /// It answers an invocation: the one that it is at, or its answer is refused.
+    fn answers(&mut self, request_id: &str, answer: Answer, heard: Heard) {
+        match std::mem::replace(&mut self.phase, Phase::ComingBack(Instant::now())) {
+            Phase::Busy(current) if current.call.request_id == request_id => {
+                if let Answer::TooLarge = answer {
+                    let words = "Exceeded maximum allowed payload size (6291556 bytes).";
+                    heard.refused(413, "RequestEntityTooLarge", words);
+                } else {
+                    heard.accepted();
+                }
+                self.of.comes_back();
+                self.finish(current, answer);
+            }
+            other => {
+                self.phase = other;
+                heard.refused(400, "InvalidRequestID", "Invalid request ID");
+            }
+        }
+    }
+
+    /// Tells the caller how an invocation ended.
+    fn finish(&mut self, current: Current, answer: Answer) {
+        let Current { call, began, answer: tell } = current;
+        let report = self.of.bill(began.elapsed(), self.init.take(), &call.request_id, &answer);
+        let mut log = self.output.finish(&call.request_id);
+        log += &report;
+        tell.send(Ended { answer, log }).ok();
+    }
+
+    /// Ends it: the process, and all that it has started in its group.
+    fn end(mut self, end: End) {
+        self.kill();
+        let is_late = matches!(end, End::Late);
+        let (error_type, mut words) = match end {
+            End::Exited(status) => ("Runtime.ExitError", exit_words(status)),
+            End::Late => ("Sandbox.Timedout", String::new()),
+        };
+        if is_late {
+            let timeout = self.of.program.timeout.as_secs_f64();
+            write!(words, "Task timed out after {timeout:.2} seconds")
+                .expect("writing to a string cannot fail");
+        }
+        if let Some((call, first)) = self.first.take() {
+            let log = self.output.finish(&call.request_id);
+            let ended = failed(&call, error_type, &words);
+            first.send(Err(Ended { log, ..ended })).ok();
+        }
+        match std::mem::replace(&mut self.phase, Phase::Initialising) {
+            Phase::Busy(current) => {
+                let Ended { answer, .. } = failed(&current.call, error_type, &words);
+                self.finish(current, answer);
+            }
+            Phase::ComingBack(_) => self.of.has_come_back(),
+            Phase::Initialising | Phase::Waiting(..) => {}
+        }
+        self.output.rest();
+        self.of.gone();
+    }
+}
+
+impl Environment {
+    fn kill(&mut self) {
+        if let Some(group) = self.group.take() {
+            process::kill(group);
+        }
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// How a process ended, in Lambda's words.
+fn exit_words(status: io::Result<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(0), _) => "Runtime exited without providing a reason".to_owned(),
+            (Some(code), _) => format!("Runtime exited with error: exit status {code}"),
+            (None, Some(signal)) => {
+                let name = match signal {
+                    6 => "aborted".to_owned(),
+                    9 => "killed".to_owned(),
+                    11 => "segmentation fault".to_owned(),
+                    15 => "terminated".to_owned(),
+                    other => other.to_string(),
+                };
+                format!("Runtime exited with error: signal: {name}")
+            }
+            (None, None) => "Runtime exited".to_owned(),
+        },
+        Err(error) => format!("Runtime exited with error: {error}"),
+    }
+}
+
+/// An end that the function itself has no word in.
+fn failed(call: &Call, error_type: &str, words: &str) -> Ended {
+    let message = format!("RequestId: {} Error: {words}", call.request_id);
+    let answer = Answer::Raised { error_type: error_type.to_owned(), message };
+    Ended { answer, log: String::new() }
+}
