@@ -2,9 +2,11 @@
 //! idle, how soon a new task starts, and what 500 in flight take. `cargo bench` runs it;
 //! `cargo bench --bench figures -- limited` and `-- ramp` measure the governor before a function
 //! with a limit, `-- tasks` the CPU of each task, `-- memory` what the largest items take,
-//! `-- finished` what a million finished items cost. `burstd bench` measures the transport.
+//! `-- finished` what a million finished items cost, `-- functions` what local mode adds to users'
+//! own functions. `burstd bench` measures the transport.
 
 mod finished;
+mod functions;
 mod limited;
 mod memory;
 mod tasks;
@@ -41,6 +43,7 @@ async fn main() -> io::Result<()> {
         Some("limited") => limited::of_200().await,
         Some("ramp") => limited::by_ramp().await,
         Some("tasks") => tasks::measure().await,
+        Some("functions") => functions::measure().await,
         Some("finished") => finished::measure().await,
         Some("memory") => memory::measure().await,
         Some("endpoints") => tasks::endpoints().await,

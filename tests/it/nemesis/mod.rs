@@ -8,6 +8,7 @@
 mod daemons;
 mod executions;
 mod history;
+mod processes;
 mod table;
 
 use std::env;
