@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValue, ScalarAttributeType,
@@ -98,29 +99,13 @@ impl Control {
     /// When DynamoDB refuses, or is away.
     pub async fn end_run(&self, run: &Run) -> Result<(), StoreError> {
         let request = self
-            .table
-            .client
-            .update_item()
-            .table_name(&self.table.name)
-            .set_key(Some(self.key()))
+            .request()
             .update_expression("REMOVE #run")
             .condition_expression("#run.#began = :began")
             .expression_attribute_names("#run", run.attribute())
             .expression_attribute_names("#began", "began")
-            .expression_attribute_values(":began", number(run.began))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(output) => {
-                self.table.meter.wrote(output.consumed_capacity());
-                Ok(())
-            }
-            Err(SdkError::ServiceError(failure))
-                if failure.err().is_conditional_check_failed_exception() =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(store_error(UPDATE, &error)),
-        }
+            .expression_attribute_values(":began", number(run.began));
+        self.send(request).await.map(drop)
     }
 
     /// Sets something on the item, which is made if it is not there; the item as it is then.
@@ -138,29 +123,13 @@ impl Control {
         let mut values: HashMap<_, _> = values.collect();
         values.insert(":marked".to_owned(), string(MARKED));
         let request = self
-            .table
-            .client
-            .update_item()
-            .table_name(&self.table.name)
-            .set_key(Some(self.key()))
+            .request()
             .update_expression(format!("SET #mark = :marked, {clause}"))
             .condition_expression("attribute_not_exists(#key) OR #mark = :marked")
             .set_expression_attribute_names(Some(names))
             .set_expression_attribute_values(Some(values))
-            .return_values(ReturnValue::AllNew)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(output) => {
-                self.table.meter.wrote(output.consumed_capacity());
-                Ok(output.attributes.unwrap_or_default())
-            }
-            Err(SdkError::ServiceError(failure))
-                if failure.err().is_conditional_check_failed_exception() =>
-            {
-                Err(self.taken())
-            }
-            Err(error) => Err(store_error(UPDATE, &error)),
-        }
+            .return_values(ReturnValue::AllNew);
+        self.send(request).await?.ok_or_else(|| self.taken())
     }
 
     /// Takes an attribute off the item; what it was, if it was there.
@@ -169,22 +138,29 @@ impl Control {
         attribute: &str,
     ) -> Result<Option<AttributeValue>, StoreError> {
         let request = self
-            .table
-            .client
-            .update_item()
-            .table_name(&self.table.name)
-            .set_key(Some(self.key()))
+            .request()
             .update_expression("REMOVE #attribute")
             .condition_expression("#mark = :marked AND attribute_exists(#attribute)")
             .expression_attribute_names("#attribute", attribute)
             .expression_attribute_names("#mark", MARK)
             .expression_attribute_values(":marked", string(MARKED))
-            .return_values(ReturnValue::UpdatedOld)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            .return_values(ReturnValue::UpdatedOld);
+        let before = self.send(request).await?;
+        Ok(before.and_then(|mut before| before.remove(attribute)))
+    }
+
+    fn request(&self) -> UpdateItemFluentBuilder {
+        let request = self.table.client.update_item().table_name(&self.table.name);
+        let request = request.set_key(Some(self.key()));
+        request.return_consumed_capacity(ReturnConsumedCapacity::Total)
+    }
+
+    /// The attributes that an update shows; nothing when its condition did not hold.
+    async fn send(&self, request: UpdateItemFluentBuilder) -> Result<Option<Item>, StoreError> {
         match request.send().await {
             Ok(output) => {
                 self.table.meter.wrote(output.consumed_capacity());
-                Ok(output.attributes.unwrap_or_default().remove(attribute))
+                Ok(Some(output.attributes.unwrap_or_default()))
             }
             Err(SdkError::ServiceError(failure))
                 if failure.err().is_conditional_check_failed_exception() =>

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::{Exit, say};
-use super::{ConfigFile, block_on, cost};
+use super::{ConfigFile, Speech, block_on, cost};
 use crate::config::Config;
 use findings::Findings;
 use line::{Blame, Check, Line, Verdict, paragraphs};
@@ -32,12 +32,8 @@ to AWS or the credentials. What could not be tried is a warning.";
 pub(super) struct Doctor {
     #[command(flatten)]
     config: ConfigFile,
-    /// One JSON object a line instead of words
-    #[arg(long)]
-    json: bool,
-    /// Say on standard error what it cost
-    #[arg(long)]
-    verbose: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 impl Doctor {
@@ -51,17 +47,17 @@ impl Doctor {
         let path = self.config.config.display().to_string();
         let lines = [vec![configuration(&path, &config)], judge(&config, &findings)].concat();
         let is_for_people = stdout().is_terminal();
-        match self.json {
+        match self.speech.json {
             true => lines.iter().try_for_each(|line| say(line.json()))?,
             false => paragraphs(&lines).iter().try_for_each(|paragraph| {
                 say(if is_for_people { paragraph.wrapped() } else { paragraph.text() })
             })?,
         }
-        if self.verbose {
+        if self.speech.verbose {
             cost::tell(consumed);
         }
         let count = |word| lines.iter().filter(|line| line.verdict.word() == word).count();
-        if !self.json {
+        if !self.speech.json {
             let not_tried = lines.iter().filter(|line| line.lacks.is_some()).count();
             let warn = count("warn") - not_tried;
             let counts = format!("{} ok, {warn} warn, {} fail", count("ok"), count("fail"));

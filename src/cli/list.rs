@@ -5,7 +5,7 @@ use clap::Args;
 use super::cost::{self, Consent};
 use super::exit::{Exit, say};
 use super::filter::FilterOptions;
-use super::{ConfigFile, block_on, row};
+use super::{ConfigFile, Speech, block_on, row};
 use crate::aws::Clients;
 use crate::daemon;
 
@@ -33,12 +33,8 @@ pub(super) struct List {
     /// Read as much as it takes, without a question
     #[arg(long)]
     yes: bool,
-    /// One JSON object a line instead of columns
-    #[arg(long)]
-    json: bool,
-    /// Say on standard error what it cost
-    #[arg(long)]
-    verbose: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 /// Whether there is more than was listed.
@@ -72,10 +68,10 @@ impl List {
                     rest = Rest::Surely;
                     break;
                 }
-                if listed == 0 && !self.json {
+                if listed == 0 && !self.speech.json {
                     say(row::HEADER)?;
                 }
-                match self.json {
+                match self.speech.json {
                     true => say(row::json(&found))?,
                     false => say(row::text(&found, now))?,
                 }
@@ -86,7 +82,7 @@ impl List {
             rest = Rest::Perhaps;
         }
         self.tell_rest(listed, &rest);
-        if self.verbose {
+        if self.speech.verbose {
             cost::tell(desk.consumed());
         }
         Ok(())
@@ -94,7 +90,7 @@ impl List {
 
     fn tell_rest(&self, listed: u32, rest: &Rest) {
         let more = match rest {
-            Rest::None if listed == 0 && !self.json => return eprintln!("No task matches."),
+            Rest::None if listed == 0 && !self.speech.json => return eprintln!("No task matches."),
             Rest::None => return,
             Rest::Perhaps => "there may be more",
             Rest::Surely => "there are more",

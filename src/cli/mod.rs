@@ -126,6 +126,17 @@ impl ConfigFile {
     }
 }
 
+/// How a command about tasks speaks.
+#[derive(Clone, Copy, Args)]
+struct Speech {
+    /// One JSON object a line instead of words
+    #[arg(long)]
+    json: bool,
+    /// Say on standard error what it cost
+    #[arg(long)]
+    verbose: bool,
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::exit::{Exit, say};
 use super::tasks::time;
-use super::{ConfigFile, block_on, cost, person};
+use super::{ConfigFile, Speech, block_on, cost, person};
 use crate::aws::Clients;
 use crate::daemon;
 use crate::notices::Pause;
@@ -18,12 +18,8 @@ pub(super) struct Queues {
     /// A queue of the configuration
     #[arg(value_name = "QUEUE", required = true)]
     queues: Vec<String>,
-    /// One JSON object a line instead of words
-    #[arg(long)]
-    json: bool,
-    /// Say on standard error what it cost
-    #[arg(long)]
-    verbose: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 /// What is wished of the queues.
@@ -81,7 +77,7 @@ impl Queues {
                     None => ("not_paused", None, "was not paused".to_owned()),
                 },
             };
-            match self.json {
+            match self.speech.json {
                 true => say(json!({
                     "queue": queue,
                     "outcome": outcome,
@@ -92,7 +88,7 @@ impl Queues {
                 false => say(format_args!("{queue}: {words}"))?,
             }
         }
-        if self.verbose {
+        if self.speech.verbose {
             cost::tell(control.consumed());
         }
         Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::cost::{self, Consent, thousands};
 use super::exit::{Exit, say};
 use super::tasks::show::away;
-use super::{ConfigFile, block_on};
+use super::{ConfigFile, Speech, block_on};
 use crate::aws::{Clients, Desk, Open, Standing};
 use crate::config::Config;
 use crate::daemon;
@@ -38,12 +38,8 @@ pub(super) struct Stats {
     /// Do not ask before reading a large table
     #[arg(long)]
     yes: bool,
-    /// One JSON object a line instead of words
-    #[arg(long)]
-    json: bool,
-    /// Say on standard error what it cost
-    #[arg(long)]
-    verbose: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 /// What is told of a queue.
@@ -75,7 +71,7 @@ impl Stats {
         let now = clients.clock().now();
         let open = desk.count_open(shards.as_deref(), now).await?;
         let lines = self.lines(&config, &notices, open, now);
-        match self.json {
+        match self.speech.json {
             true => lines.iter().try_for_each(|line| say(line.to_json(now)))?,
             false => say(table(&lines, now))?,
         }
@@ -84,7 +80,7 @@ impl Stats {
         } else if self.queue.is_none() {
             self.say_ended(&desk, &notices, now)?;
         }
-        if self.verbose {
+        if self.speech.verbose {
             cost::tell(desk.consumed());
         }
         Ok(())
@@ -141,7 +137,7 @@ impl Stats {
         let units = cost::read_units(sizes.table_bytes);
         let alive: BTreeMap<_, _> =
             notices.workers.iter().filter(|(_, presence)| presence.is_alive(now)).collect();
-        if self.json {
+        if self.speech.json {
             let workers = alive.iter().map(|(name, presence)| {
                 json!({ "worker": name, "activity": presence.activity,
                         "seen_s_ago": now.since(presence.seen_at).as_secs_f64() })
@@ -175,7 +171,7 @@ impl Stats {
         for ((shard, standing), count) in desk.count_all(now).await? {
             *counts.entry((queue_of(config, &shard), standing)).or_default() += count;
         }
-        if !self.json {
+        if !self.speech.json {
             let queues: BTreeSet<_> = counts.keys().map(|(queue, _)| queue.as_str()).collect();
             let width = width(queues.into_iter());
             say(format_args!("\n{:<width$}  {:<19}  {:>9}", "queue", "status", "tasks"))?;

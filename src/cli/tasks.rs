@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, say};
-use super::{ConfigFile, block_on, cost};
+use super::{ConfigFile, Speech, block_on, cost};
 use crate::aws::{Changed, Clients, Desk, Record};
 use crate::config::Config;
 use crate::daemon;
@@ -30,12 +30,8 @@ pub(super) struct About {
     /// The task's name, as the log writes it: in a table with a sort key, PARTITION/SORT
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
-    /// One JSON object a line instead of words
-    #[arg(long)]
-    json: bool,
-    /// Say on standard error what it cost
-    #[arg(long)]
-    verbose: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 /// What is asked of the tasks.
@@ -79,12 +75,12 @@ impl About {
         for id in &ids {
             let answer = office.about(wish, id).await?;
             failures += u32::from(!answer.is_good);
-            match self.json {
+            match self.speech.json {
                 true => say(&answer.json)?,
                 false => say(&answer.words)?,
             }
         }
-        if self.verbose {
+        if self.speech.verbose {
             cost::tell(office.desk.consumed());
         }
         match failures {

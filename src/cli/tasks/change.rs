@@ -8,7 +8,7 @@ use crate::aws::{Clients, Wanted};
 use crate::cli::cost::{self, is_somebody_there};
 use crate::cli::exit::Exit;
 use crate::cli::filter::FilterOptions;
-use crate::cli::{ConfigFile, block_on};
+use crate::cli::{ConfigFile, Speech, block_on};
 use crate::config::rate;
 use crate::daemon;
 use crate::task::Status;
@@ -83,12 +83,8 @@ struct Change {
     /// By filter, change no more tasks than this: 50/s, 200/m or 1000/h
     #[arg(long, value_name = "RATE", default_value = "100/s", value_parser = read_rate)]
     rate: Rate,
-    /// One JSON object a line instead of words
-    #[arg(long)]
-    json: bool,
-    /// Say on standard error what it cost
-    #[arg(long)]
-    verbose: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 fn read_rate(text: &str) -> Result<Rate, String> {
@@ -112,9 +108,9 @@ impl Cancel {
 
 impl Change {
     fn run(self, wish: Wish, start: Start) -> Result<(), Exit> {
-        let Change { ids, json, verbose, .. } = self;
+        let Change { ids, speech, .. } = self;
         match ids.is_empty() {
-            false => About { config: self.config, ids, json, verbose }.run(wish),
+            false => About { config: self.config, ids, speech }.run(wish),
             true => block_on(Change { ids, ..self }.by_filter(wish, start)),
         }
     }
@@ -131,14 +127,14 @@ impl Change {
             desk: clients.table(&config.table).desk().await?,
             clock: clients.clock(),
             rate: self.rate,
-            json: self.json,
+            json: self.speech.json,
         };
         let outcome = match (self.dry_run, self.yes) {
             (true, yes) => campaign.show(cost::Consent::from_option(yes)).await,
             (false, true) => campaign.carry_out().await,
             (false, false) => campaign.show_and_ask().await,
         };
-        if self.verbose {
+        if self.speech.verbose {
             cost::tell(campaign.desk.consumed());
         }
         outcome

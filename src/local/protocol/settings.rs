@@ -39,8 +39,7 @@ pub(super) async fn concurrency(
     State(endpoint): Shared,
     Path(name): Path<String>,
 ) -> Response<Body> {
-    let request_id = random_id();
-    let name = plain_name(&name);
+    let (request_id, name) = (random_id(), plain_name(&name));
     if !endpoint.functions.contains_key(name) {
         return not_found(&endpoint.functions, name, &request_id);
     }
@@ -62,8 +61,7 @@ pub(super) async fn put_concurrency(
         #[serde(rename = "ReservedConcurrentExecutions")]
         most: u32,
     }
-    let request_id = random_id();
-    let name = plain_name(&name);
+    let (request_id, name) = (random_id(), plain_name(&name));
     if !endpoint.functions.contains_key(name) {
         return not_found(&endpoint.functions, name, &request_id);
     }
@@ -86,8 +84,7 @@ pub(super) async fn delete_concurrency(
     State(endpoint): Shared,
     Path(name): Path<String>,
 ) -> Response<Body> {
-    let request_id = random_id();
-    let name = plain_name(&name);
+    let (request_id, name) = (random_id(), plain_name(&name));
     if !endpoint.functions.contains_key(name) {
         return not_found(&endpoint.functions, name, &request_id);
     }
