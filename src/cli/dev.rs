@@ -47,9 +47,12 @@ pub(super) struct Dev {
 }
 
 const HELP: &str = "\
-A function is any program that speaks the Lambda Runtime API: a Rust bootstrap, python3 -m
-awslambdaric FILE.HANDLER, npx aws-lambda-ric FILE.HANDLER. Each invocation at the same moment has a
-process of its own, as in Lambda. What they print is in the log.";
+A function is any program that speaks the Lambda Runtime API:
+  --function work=target/release/bootstrap
+  --function py='python3 -m awslambdaric handler.handler'
+  --function js='npx aws-lambda-ric index.handler'
+Each invocation at the same moment has a process of its own, as in Lambda. What
+they print is in the log.";
 
 impl Dev {
     pub(super) fn run(self) -> Result<(), Exit> {

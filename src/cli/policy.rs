@@ -11,8 +11,8 @@ use crate::aws::without_qualifier;
 use crate::config::{Config, Timeout};
 
 const HELP: &str = "\
-The policy is for exactly this configuration: its table, its functions, and what burstd really
-calls. Account and region stand as * where nothing says them.";
+The policy is for exactly this configuration: its table, its functions, and what
+burstd really calls. Account and region stand as * where nothing says them.";
 
 /// Print the least policy that is enough for this configuration
 #[derive(Args)]

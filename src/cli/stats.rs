@@ -17,8 +17,9 @@ use crate::queue::Queue;
 use crate::task::Timestamp;
 
 const HELP: &str = "\
-due, delayed and the oldest are counted from the index, as it is at this moment. running is what
-the daemons last said. How many have ended is an estimate, unless --scan reads the whole table.";
+due, delayed and the oldest are counted from the index, as it is at this moment.
+running is what the daemons last said. How many have ended is an estimate,
+unless --scan reads the whole table.";
 
 /// How to have it read all the same.
 const ADVICE: &str = "--yes reads it";

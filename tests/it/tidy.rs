@@ -114,6 +114,21 @@ fn files_and_lines_are_short_and_each_file_says_what_it_is() {
     }
 }
 
+/// clap breaks what is longer, in the middle of a paragraph.
+#[test]
+fn help_fits_into_eighty_columns() {
+    let mut texts = 0;
+    for (name, text) in files(&["src/cli"]) {
+        for help in text.split("HELP: &str = \"\\\n").skip(1) {
+            texts += 1;
+            let help = help.split("\";\n").next().expect("it has an end").replace('\\', "");
+            let long = help.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(long, None, "{name}");
+        }
+    }
+    assert!(texts >= 8, "they are found: {texts}");
+}
+
 /// The names of events in the code, with or without `event = ` before them.
 fn events_in_the_code() -> BTreeSet<String> {
     let areas: BTreeSet<_> =
