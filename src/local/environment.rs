@@ -135,7 +135,6 @@ enum End {
 }
 
 async fn start(of: &Environments) -> io::Result<(TcpListener, Child, Output)> {
-    tokio::time::sleep(of.program.cold_start).await;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let (reader, writer) = io::pipe()?;
     let child = process::start(of, listener.local_addr()?, writer)?;

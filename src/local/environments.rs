@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::environment::{self, Begun, Job, Jobs};
 use super::lambda::{Answer, Call, Ended};
@@ -17,6 +17,9 @@ use crate::config::Program;
 /// So many processes begin at once, of all functions together. With more on two cores they take so
 /// long that each looks as if it hung.
 const STARTS_AT_ONCE: usize = 4;
+
+/// One that has not begun after so long does not keep others from beginning.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// A runtime asks for its next event in less than a millisecond; one that does not is not waited
 /// for.
@@ -125,6 +128,7 @@ impl Environments {
     /// A warm environment, or a new one. Whoever waits for a new one takes one that becomes free
     /// meanwhile.
     async fn environment(self: &Arc<Self>, call: &Arc<Call>) -> Begun {
+        let from = Instant::now() + self.program.cold_start;
         loop {
             if let Some(jobs) = self.warm() {
                 return Ok(jobs);
@@ -132,20 +136,32 @@ impl Environments {
             if let Some(jobs) = self.expected().await {
                 return Ok(jobs);
             }
-            let _turn = tokio::select! {
+            let turn = tokio::select! {
                 biased;
                 () = self.freed.notified() => continue,
-                turn = self.host.starts.acquire() => turn.expect("it is never closed"),
+                turn = self.turn(from) => turn,
             };
             if let Some(jobs) = self.warm() {
                 return Ok(jobs);
             }
-            let (first, begun) = oneshot::channel();
+            let (first, mut begun) = oneshot::channel();
             self.ledger().started();
             #[expect(clippy::disallowed_methods, reason = "it outlives its first invocation")]
             tokio::spawn(environment::live(self.clone(), call.clone(), first));
-            return begun.await.expect("an environment says how it began");
+            let in_time = timeout(LONGEST_TURN, &mut begun).await;
+            drop(turn);
+            let begun = match in_time {
+                Ok(begun) => begun,
+                Err(_) => begun.await,
+            };
+            return begun.expect("an environment says how it began");
         }
+    }
+
+    /// A turn to begin an environment, from this moment on.
+    async fn turn(&self, from: Instant) -> SemaphorePermit<'_> {
+        sleep_until(from).await;
+        self.host.starts.acquire().await.expect("it is never closed")
     }
 
     /// One that comes back from its last invocation at this moment.

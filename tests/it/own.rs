@@ -37,7 +37,7 @@ fn naughty() -> Code {
     Code { timeout: Duration::from_secs(20), ..Code::new(command) }
 }
 
-/// A Lambda endpoint with one function, `f`, and a client of AWS's for it.
+/// A Lambda endpoint with a function `f`, and a client of AWS's for it.
 struct Endpoint {
     client: aws_sdk_lambda::Client,
     environments: std::sync::Arc<Environments>,
@@ -58,10 +58,20 @@ impl Endpoint {
     }
 
     fn idling(program: Code, idle: Duration) -> Self {
+        Endpoint::of(&[("f", program)], idle)
+    }
+
+    /// The same, with several functions.
+    fn of(programs: &[(&str, Code)], idle: Duration) -> Self {
         let host = Host::new(env!("CARGO_BIN_EXE_burstd").into(), idle).expect("it starts");
-        let environments = Environments::new("f".to_owned(), program, host);
-        let function = LocalFunction::program(environments.clone());
-        let functions = Functions::from([("f".to_owned(), function)]);
+        let environments = programs.iter().map(|(name, program)| {
+            Environments::new((*name).to_owned(), program.clone(), host.clone())
+        });
+        let environments: Vec<_> = environments.collect();
+        let names = programs.iter().map(|(name, _)| (*name).to_owned());
+        let functions = environments.iter().cloned().map(LocalFunction::program);
+        let functions: Functions = names.zip(functions).collect();
+        let environments = environments.last().expect("there is one").clone();
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let lambda = EmbeddedLambda::limited(anywhere, functions, Limits::default());
         let lambda = lambda.expect("a free port");
@@ -230,6 +240,24 @@ async fn a_function_that_cannot_begin_says_why() {
         assert_eq!(ended.payload["errorType"], error_type, "{ended:?}");
         assert!(ended.payload["errorMessage"].to_string().contains(message), "{ended:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_hang_at_their_start_hold_up_no_other() {
+    let environment = [("NAUGHTY".to_owned(), "hangs".to_owned())].into();
+    let hanging = Code { environment, timeout: Duration::from_secs(600), ..naughty() };
+    let endpoint = Endpoint::of(&[("hangs", hanging), ("f", naughty())], Duration::from_secs(60));
+    let mut calls = JoinSet::new();
+    for _ in 0..10 {
+        calls.spawn(endpoint.client.invoke().function_name("hangs").send());
+    }
+    eventually("all have begun", async || match endpoint.lambda.running().now {
+        10 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(endpoint.invoke(&json!({ "do": "nothing" })).await.error, None);
+    assert_eq!(endpoint.lambda.running().now, 10, "they hang still");
 }
 
 #[tokio::test(flavor = "multi_thread")]
