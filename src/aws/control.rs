@@ -144,7 +144,7 @@ impl Control {
             .expression_attribute_names("#attribute", attribute)
             .expression_attribute_names("#mark", MARK)
             .expression_attribute_values(":marked", string(MARKED))
-            .return_values(ReturnValue::UpdatedOld);
+            .return_values(ReturnValue::AllOld);
         let before = self.send(request).await?;
         Ok(before.and_then(|mut before| before.remove(attribute)))
     }
