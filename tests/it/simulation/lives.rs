@@ -1,6 +1,7 @@
 //! The lives of workers, of the people beside them, and of the world from its beginning to the
 //! last task's end; and what is checked then.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ use burstd::task::Status;
 use burstd::worker::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -169,11 +171,13 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
         let dispatcher = Dispatcher::new(worker, plan, seed);
         let calm = lock(&world).calm_from;
         let reloads = reload(dispatcher.plans(), limits, calm, StdRng::seed_from_u64(rng.random()));
+        let holds = hold(dispatcher.held(), calm, StdRng::seed_from_u64(rng.random()));
         let run = async {
             tokio::select! {
                 biased;
                 counts = dispatcher.run() => counts,
                 () = reloads => unreachable!("it never ends"),
+                () = holds => unreachable!("it never ends"),
             }
         };
         lock(&world).note(format_args!("{name} starts"));
@@ -203,6 +207,17 @@ async fn reload(plans: Plans, limits: Limits, calm: Instant, mut rng: StdRng) {
         let min = Duration::from_millis(rng.random_range(50..500));
         let limits = Limits { pace: Pace { min, ..limits.pace }, ..limits };
         plans.send(Plan { queues: vec![queue()], limits });
+    }
+    pending::<()>().await;
+}
+
+/// Somebody who pauses the queue now and then, and lets it go on.
+async fn hold(held: watch::Sender<BTreeSet<String>>, calm: Instant, mut rng: StdRng) {
+    while Instant::now() < calm {
+        sleep(Duration::from_millis(rng.random_range(500..20_000))).await;
+        held.send_replace(BTreeSet::from([queue().name]));
+        sleep(Duration::from_millis(rng.random_range(0..5000))).await;
+        held.send_replace(BTreeSet::new());
     }
     pending::<()>().await;
 }
