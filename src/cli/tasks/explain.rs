@@ -152,7 +152,8 @@ impl Circumstances<'_> {
                 told.push(format!("{worker} is {}", activity(worker)));
                 continue;
             };
-            let (why, since) = (&bound.why, away(bound.since, self.now));
+            let (why, lasted) = (&bound.why, away(bound.since, self.now));
+            let lasted = lasted.trim_end_matches(" ago");
             if why == BROKEN {
                 code = "function_broken";
                 let words = "its queue waits and probes it; see `lambda.broken` in the log of";
@@ -162,8 +163,8 @@ impl Circumstances<'_> {
                 let of_it =
                     if of_it < limit { format!(", {of_it} of its queue") } else { String::new() };
                 told.push(format!(
-                    "{worker} has {limit} in flight of the {limit} that {why} allows{of_it}, since \
-                     {since}"
+                    "{worker} has {limit} in flight of the {limit} that {why} allows{of_it}, for \
+                     {lasted} now"
                 ));
             }
         }
