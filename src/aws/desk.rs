@@ -228,23 +228,23 @@ async fn send(
     }
 }
 
-/// Calls an open task off.
+/// Calls an open task off. If it runs, its lease stays on the item, so that nobody runs it again
+/// beside its former self.
 fn cancelling(now: Timestamp) -> Update {
     let update = Update::default()
         .set(name::STATUS, string(Status::Cancelled.as_str()))
         .set(name::FINISHED_AT, number(now))
-        .remove(name::DUE)
-        .remove(name::LEASE_UNTIL);
+        .remove(name::DUE);
     allowing(update, &[Status::Pending, Status::Running], true)
 }
 
-/// Has a task that has ended run again, from its first attempt on.
+/// Has a task that has ended run again, from its first attempt on; one that was cancelled while it
+/// ran, when its lease has ended.
 fn restarting(now: Timestamp) -> Update {
     let update = Update::default()
         .set(name::DUE, number(now))
         .remove(name::STATUS)
         .remove(name::ATTEMPT)
-        .remove(name::LEASE_UNTIL)
         .remove(name::FINISHED_AT)
         .remove(name::EXPIRES_AT);
     let ended = Status::ALL.into_iter().filter(|status| status.is_final()).collect::<Vec<_>>();

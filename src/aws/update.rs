@@ -85,8 +85,39 @@ impl Update {
     }
 
     fn name(&mut self, attribute: &str) -> String {
-        let name = format!("#{attribute}");
+        let name = placeholder(attribute);
         self.names.insert(name.clone(), attribute.to_owned());
         name
+    }
+}
+
+/// A placeholder for an attribute. DynamoDB takes letters, digits and underscores; a table's key
+/// may be called otherwise (docs.aws.amazon.com/amazondynamodb/latest/developerguide,
+/// Expressions.ExpressionAttributeNames.html).
+fn placeholder(attribute: &str) -> String {
+    let mut placeholder = "#".to_owned();
+    for c in attribute.chars() {
+        match c.is_ascii_alphanumeric() || c == '_' {
+            true => placeholder.push(c),
+            false => placeholder += &format!("_x{:x}_", u32::from(c)),
+        }
+    }
+    placeholder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_has_only_what_dynamodb_takes_whatever_the_key_is_called() {
+        for (attribute, expected) in [
+            ("status", "#status"),
+            ("started_at", "#started_at"),
+            ("started-at", "#started_x2d_at"),
+            ("a.b é", "#a_x2e_b_x20__xe9_"),
+        ] {
+            assert_eq!(placeholder(attribute), expected);
+        }
     }
 }

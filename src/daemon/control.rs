@@ -167,26 +167,36 @@ impl Liaison {
         self.failures += 1;
         let is_ours = self.failures > PATIENCE && !self.worker.store_trouble.is_open();
         if is_ours && self.trouble.fault() {
-            let fault = error.fault();
-            warn!(
-                event = "control.unavailable",
-                operation = fault.operation,
-                code = fault.code,
-                error = fault.message,
-                "pauses are not heard of, and nobody hears how things stand here; tasks go on"
-            );
+            unavailable(error);
         }
     }
+}
+
+fn unavailable(error: &StoreError) {
+    let fault = error.fault();
+    warn!(
+        event = "control.unavailable",
+        operation = fault.operation,
+        code = fault.code,
+        error = fault.message,
+        "pauses are not heard of, or nobody hears how things stand here"
+    );
 }
 
 /// What people wished before this daemon began, waiting for a table that is away. What cannot be
 /// read at all is said later, if it stays so; it keeps no task.
 pub(super) async fn first(control: &Control, rng: &mut StdRng) -> Notices {
     for tries in 1.. {
-        match control.read().await {
+        let error = match control.read().await {
             Ok(notices) => return notices,
-            Err(StoreError::Unavailable(_)) => sleep(STORE_BACKOFF.after(tries, rng)).await,
-            Err(StoreError::Refused(_) | StoreError::Rejected(_)) => return Notices::default(),
+            Err(error) => error,
+        };
+        if tries == 1 {
+            unavailable(&error);
+        }
+        match error {
+            StoreError::Unavailable(_) => sleep(STORE_BACKOFF.after(tries, rng)).await,
+            StoreError::Refused(_) | StoreError::Rejected(_) => return Notices::default(),
         }
     }
     unreachable!("it is tried for ever")

@@ -134,6 +134,29 @@ async fn a_cancelled_task_stays_so_and_a_retried_one_runs_again_from_the_first_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cancelled_and_retried_while_it_runs_a_task_never_runs_beside_its_former_self() {
+    let (world, gate) = World::gated(Duration::from_secs(30)).await;
+    let program = Program::in_world(&world, &config());
+    let first = program.start();
+    world.task("a").put().await;
+    world.until_running(1).await;
+    let lease = text(&world.item("a").await.expect("it is there"), "lease_until");
+    success(&program.run(&["cancel", "a"]));
+    success(&program.run(&["retry", "a"]));
+    drop(first);
+    let second = program.start();
+    second.line_with("daemon.ready").await;
+    world.task("b").put().await;
+    world.until_running(2).await;
+    let item = world.item("a").await.expect("it is there");
+    assert_eq!((text(&item, "status"), text(&item, "lease_until")), (String::new(), lease));
+    assert_eq!(said(&program, "explain", "a")["reason"], "leased");
+    gate.add_permits(2);
+    world.until("b", "SUCCEEDED").await;
+    assert_eq!(world.calls.count(), 2, "a did not run again under its lease");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_waits_for_its_next_attempt_is_retried_at_once_and_its_attempts_count_on() {
     let world = World::echoing().await;
     let program = Program::in_world(&world, &config());
