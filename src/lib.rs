@@ -32,13 +32,14 @@
 //!
 //! # The map
 //!
-//! Words, which import nothing but one another: [`task`], [`claim`], [`queue`], [`retry`],
-//! [`counts`], [`episode`], [`backlog`], [`pulse`], and [`notices`], what people and workers tell
-//! one another. Ports: [`store`], [`invoker`], [`clock`], [`shutdown`], [`reload`]. The engine:
-//! [`dispatcher`], [`worker`], [`governor`], which says when a claimed task may start, and
-//! [`memory`], which says when one may be claimed. The adapters: [`aws`], which alone names the
-//! SDK. The shell: [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together,
-//! reads the configuration again, hears what people wish, and tells the service manager), [`cli`],
+//! Words, which import nothing but one another and what they speak of: [`task`], [`claim`],
+//! [`queue`], [`retry`], [`counts`], [`episode`], [`backlog`], [`pulse`], and [`notices`], what
+//! people and workers tell one another on the table's control item, which no task needs. Ports:
+//! [`store`], [`invoker`], [`clock`], [`shutdown`], [`reload`]. The engine: [`dispatcher`],
+//! [`worker`], [`governor`], which says when a claimed task may start, and [`memory`], which says
+//! when one may be claimed. The adapters: [`aws`], which alone names the SDK. The shell:
+//! [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together, reads the
+//! configuration again, hears what people wish, and tells the service manager), [`cli`],
 //! [`descriptors`] and [`usage`] (what the machine allows and what is used of it), and [`local`],
 //! the endpoints of `burstd demo`, `dev` and `bench`, and the processes of users' own functions.
 //!

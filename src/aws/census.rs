@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::control::is_control;
 use super::desk::Desk;
-use super::errors::store_error;
-use super::item::{Item, name, seconds, string};
+use super::item::{Item, name, seconds};
 use super::keyed::Sizes;
 use super::table::INDEX;
 use crate::store::StoreError;
@@ -93,16 +92,13 @@ impl Desk {
     async fn scan_index(&self, mut count: impl FnMut(&Item)) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let request = self.table.client.scan().table_name(&self.table.name).index_name(INDEX);
-            let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let answer = request.set_exclusive_start_key(after).send().await;
-            let output = answer.map_err(|error| store_error("dynamodb:Scan", &error))?;
-            self.table.meter.read(output.consumed_capacity());
-            output.items().iter().for_each(&mut count);
-            after = output.last_evaluated_key;
-            if after.is_none() {
+            let request = self.table.client.scan().index_name(INDEX);
+            let (entries, next) = self.table.scan(request, after).await?;
+            entries.iter().for_each(&mut count);
+            if next.is_none() {
                 return Ok(());
             }
+            after = next;
         }
     }
 
@@ -114,23 +110,12 @@ impl Desk {
         for shard in shards {
             let mut after = None;
             loop {
-                let request = self.table.client.query().table_name(&self.table.name);
-                let answer = request
-                    .index_name(INDEX)
-                    .key_condition_expression("#queue = :queue")
-                    .expression_attribute_names("#queue", name::QUEUE)
-                    .expression_attribute_values(":queue", string(shard))
-                    .set_exclusive_start_key(after)
-                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                    .send()
-                    .await;
-                let output = answer.map_err(|error| store_error("dynamodb:Query", &error))?;
-                self.table.meter.read(output.consumed_capacity());
-                output.items().iter().for_each(&mut count);
-                after = output.last_evaluated_key;
-                if after.is_none() {
+                let (entries, next) = self.table.listed(shard, None, after).await?;
+                entries.iter().for_each(&mut count);
+                if next.is_none() {
                     break;
                 }
+                after = next;
             }
         }
         Ok(())
@@ -148,27 +133,22 @@ impl Desk {
     ) -> Result<BTreeMap<(String, Standing), u64>, StoreError> {
         let (mut counts, mut after) = (BTreeMap::new(), None);
         loop {
-            let request = self.table.client.scan().table_name(&self.table.name);
-            let answer = request
+            let request = self.table.client.scan();
+            let request = request
                 .projection_expression("#queue, #due, #status, #lease, #mark")
                 .expression_attribute_names("#queue", name::QUEUE)
                 .expression_attribute_names("#due", name::DUE)
                 .expression_attribute_names("#status", name::STATUS)
                 .expression_attribute_names("#lease", name::LEASE_UNTIL)
-                .expression_attribute_names("#mark", super::control::MARK)
-                .set_exclusive_start_key(after)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .send()
-                .await;
-            let output = answer.map_err(|error| store_error("dynamodb:Scan", &error))?;
-            self.table.meter.read(output.consumed_capacity());
-            for item in output.items().iter().filter(|item| !is_control(item)) {
+                .expression_attribute_names("#mark", super::control::MARK);
+            let (items, next) = self.table.scan(request, after).await?;
+            for item in items.iter().filter(|item| !is_control(item)) {
                 *counts.entry((queue(item), standing(item, now))).or_default() += 1;
             }
-            after = output.last_evaluated_key;
-            if after.is_none() {
+            if next.is_none() {
                 return Ok(counts);
             }
+            after = next;
         }
     }
 }
@@ -220,7 +200,7 @@ fn standing(item: &Item, now: Timestamp) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::item::number;
+    use crate::aws::item::{number, string};
 
     #[test]
     fn where_a_task_stands_is_told_from_status_due_and_lease() {

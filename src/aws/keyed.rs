@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use aws_sdk_dynamodb::types::ScalarAttributeType;
+use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ScalarAttributeType};
 
-use super::item::{self, Item};
+use super::errors::store_error;
+use super::item::{self, Item, name};
 use super::meter::Meter;
+use super::table::INDEX;
+use crate::store::StoreError;
 use crate::task::TaskId;
 
 /// A key attribute: its name and type.
@@ -14,6 +18,9 @@ pub(super) struct KeyAttribute {
     pub(super) name: String,
     pub(super) kind: ScalarAttributeType,
 }
+
+/// A page of items, and where the next one begins; nothing when this was the last.
+pub(super) type Paged = Result<(Vec<Item>, Option<Item>), StoreError>;
 
 /// How much there is, as DescribeTable tells it: DynamoDB counts every six hours or so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +55,38 @@ impl KeyedTable {
     /// The task whose item has this key.
     pub(super) fn task_id(&self, item: &Item) -> Option<TaskId> {
         item::task_id(item, &self.partition.name, self.sort_name())
+    }
+
+    /// A page of what a Scan finds, and where the next one begins.
+    pub(super) async fn scan(&self, request: ScanFluentBuilder, after: Option<Item>) -> Paged {
+        let request = request.table_name(&self.name).set_exclusive_start_key(after);
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = request.send().await;
+        let output = answer.map_err(|error| store_error("dynamodb:Scan", &error))?;
+        self.meter.read(output.consumed_capacity());
+        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
+    }
+
+    /// A page of what the index lists of a shard, and where the next one begins.
+    pub(super) async fn listed(
+        &self,
+        shard: &str,
+        limit: Option<i32>,
+        after: Option<Item>,
+    ) -> Paged {
+        let request = self.client.query().table_name(&self.name).index_name(INDEX);
+        let answer = request
+            .set_limit(limit)
+            .key_condition_expression("#queue = :queue")
+            .expression_attribute_names("#queue", name::QUEUE)
+            .expression_attribute_values(":queue", item::string(shard))
+            .set_exclusive_start_key(after)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        let output = answer.map_err(|error| store_error("dynamodb:Query", &error))?;
+        self.meter.read(output.consumed_capacity());
+        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 
     fn sort_name(&self) -> Option<&str> {

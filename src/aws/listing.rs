@@ -11,8 +11,8 @@ use super::control::MARK;
 use super::desk::Record;
 use super::errors::store_error;
 use super::filter::{Conditions, Filter};
-use super::item::{Item, name, string};
-use super::keyed::KeyedTable;
+use super::item::{Item, name};
+use super::keyed::{KeyedTable, Paged};
 use super::patience::{BACKOFF, TRIES, patiently};
 use super::table::INDEX;
 use crate::store::{Fault, StoreError};
@@ -147,73 +147,38 @@ impl Listing {
     }
 
     /// A page of items, or of index entries, and where the next one begins.
-    async fn read(&self) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+    async fn read(&self) -> Paged {
         match &self.place {
             Place::Table => self.scan().await,
             Place::Index => self.scan_index().await,
-            Place::Shards(left) => self.query(left.front().expect("it is not over")).await,
+            Place::Shards(left) => {
+                let shard = left.front().expect("it is not over");
+                self.table.listed(shard, Some(KEYS_AT_ONCE), self.after.clone()).await
+            }
         }
     }
 
-    async fn scan(&self) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+    async fn scan(&self) -> Paged {
         let Conditions { clauses, mut names, values } = self.filter.conditions();
         let projection = self.projection(&mut names);
-        let request = self
-            .table
-            .client
-            .scan()
-            .table_name(&self.table.name)
-            .set_limit(self.page)
+        let request = self.table.client.scan().set_limit(self.page);
+        let request = request
             .projection_expression(projection)
             .set_filter_expression((!clauses.is_empty()).then(|| clauses.join(" AND ")))
             .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values((!values.is_empty()).then_some(values))
-            .set_exclusive_start_key(self.after.clone())
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = request.send().await;
-        let output = answer.map_err(|error| store_error("dynamodb:Scan", &error))?;
-        self.table.meter.read(output.consumed_capacity());
-        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
+            .set_expression_attribute_values((!values.is_empty()).then_some(values));
+        self.table.scan(request, self.after.clone()).await
     }
 
-    async fn scan_index(&self) -> Result<(Vec<Item>, Option<Item>), StoreError> {
+    async fn scan_index(&self) -> Paged {
         let of_queue = Filter { queue: self.filter.queue.clone(), ..Filter::default() };
         let Conditions { clauses, names, values } = of_queue.conditions();
-        let request = self
-            .table
-            .client
-            .scan()
-            .table_name(&self.table.name)
-            .index_name(INDEX)
-            .limit(KEYS_AT_ONCE)
+        let request = self.table.client.scan().index_name(INDEX).limit(KEYS_AT_ONCE);
+        let request = request
             .set_filter_expression((!clauses.is_empty()).then(|| clauses.join(" AND ")))
             .set_expression_attribute_names((!names.is_empty()).then_some(names))
-            .set_expression_attribute_values((!values.is_empty()).then_some(values))
-            .set_exclusive_start_key(self.after.clone())
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = request.send().await;
-        let output = answer.map_err(|error| store_error("dynamodb:Scan", &error))?;
-        self.table.meter.read(output.consumed_capacity());
-        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
-    }
-
-    async fn query(&self, shard: &str) -> Result<(Vec<Item>, Option<Item>), StoreError> {
-        let request = self
-            .table
-            .client
-            .query()
-            .table_name(&self.table.name)
-            .index_name(INDEX)
-            .limit(KEYS_AT_ONCE)
-            .key_condition_expression("#queue = :queue")
-            .expression_attribute_names("#queue", name::QUEUE)
-            .expression_attribute_values(":queue", string(shard))
-            .set_exclusive_start_key(self.after.clone())
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = request.send().await;
-        let output = answer.map_err(|error| store_error("dynamodb:Query", &error))?;
-        self.table.meter.read(output.consumed_capacity());
-        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
+            .set_expression_attribute_values((!values.is_empty()).then_some(values));
+        self.table.scan(request, self.after.clone()).await
     }
 
     /// The items of index entries, in the entries' order. What is gone is left out.

@@ -97,13 +97,11 @@ impl Liaison {
         if self.said.is_none() {
             return;
         }
-        let left = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.worker.shutdown.stopping() => return,
-            left = timeout(LEAVE_WITHIN, self.control.leave(&self.worker.name)) => left,
-        };
-        if let Ok(Err(error)) = left {
-            self.fails(&error);
+            () = self.worker.shutdown.stopping() => {}
+            // Whatever came of it: silence tells the same, only later.
+            left = timeout(LEAVE_WITHIN, self.control.leave(&self.worker.name)) => drop(left),
         }
     }
 

@@ -5,6 +5,7 @@
 
 and in another terminal, 500 of them (with the variables that `burstd dev` prints):
 
+    printf 'table = "tasks"\\n[queues.py]\\nfunction = "py"\\n' > dev.toml
     for i in $(seq 500); do echo "{\"id\": \"py-$i\", \"payload\": {\"seconds\": 0.5}}"; done |
       burstd put --config dev.toml --queue py --file -
 """

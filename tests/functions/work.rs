@@ -8,6 +8,7 @@
 //! and in another terminal, 500 of them (with the variables that `burstd dev` prints):
 //!
 //! ```sh
+//! printf 'table = "tasks"\n[queues.work]\nfunction = "work"\n' > dev.toml
 //! for i in $(seq 500); do echo "{\"id\": \"work-$i\", \"payload\": {\"seconds\": 0.5}}"; done |
 //!   burstd put --config dev.toml --queue work --file -
 //! ```

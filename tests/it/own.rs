@@ -199,9 +199,11 @@ async fn whatever_a_function_does_harms_its_own_invocation_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_counts_once_and_the_second_is_refused() {
     let endpoint = Endpoint::start(naughty());
+    let process = endpoint.pid().await;
     for _ in 0..3 {
         let ended = endpoint.invoke(&json!({ "do": "answer twice" })).await;
         assert_eq!((ended.payload, ended.error), (json!("first"), None));
+        assert_eq!(endpoint.pid().await, process, "it ends when the second is not refused");
         let next = endpoint.invoke(&json!({ "do": "nothing" })).await;
         assert_eq!((next.payload, next.error), (Value::Null, None));
     }

@@ -16,13 +16,17 @@ use crate::support::world::{World, config, n, s};
 struct Called(Arc<Mutex<BTreeSet<String>>>);
 
 impl Called {
-    fn note(&self, operation: &str) {
+    /// Notes an action; one on the index is told apart from one on the table.
+    fn note(&self, operation: &str, body: &str) {
         let action = match operation.split_once(" /2015-03-31/functions/") {
             None if operation.contains("/account-settings") => {
                 "lambda:GetAccountSettings".to_owned()
             }
             None if operation.contains("/concurrency") => {
                 "lambda:GetFunctionConcurrency".to_owned()
+            }
+            None if ["Query", "Scan"].contains(&operation) && body.contains("\"IndexName\"") => {
+                format!("dynamodb:{operation} of the index")
             }
             None => format!("dynamodb:{operation}"),
             Some((_, rest)) => match rest.rsplit('/').next().unwrap_or_default() {
@@ -44,8 +48,15 @@ fn allowed(program: &Program, who: &str) -> BTreeSet<String> {
     let policy = success(&program.run(&["iam-policy", "--for", who]));
     let policy: Value = serde_json::from_str(&policy).expect("it is JSON");
     let statements = policy["Statement"].as_array().expect("an array");
-    let actions = statements.iter().flat_map(|it| it["Action"].as_array().expect("an array"));
-    actions.map(|action| action.as_str().expect("a name").to_owned()).collect()
+    let allowed = statements.iter().flat_map(|statement| {
+        let is_of_index = statement["Resource"].to_string().contains("/index/due-index");
+        let actions = statement["Action"].as_array().expect("an array").iter();
+        actions.map(move |action| {
+            let action = action.as_str().expect("a name");
+            if is_of_index { format!("{action} of the index") } else { action.to_owned() }
+        })
+    });
+    allowed.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,14 +65,14 @@ async fn what_a_policy_allows_is_what_is_called_and_no_more() {
     let [daemon, operator, producer] = [(); 3].map(|()| Called::default());
     let called = daemon.clone();
     // A table that does not show the item it refuses is read.
-    let dynamodb = Proxy::start(&world.dynamodb.url(), move |operation, _| {
-        called.note(operation);
+    let dynamodb = Proxy::start(&world.dynamodb.url(), move |operation, body| {
+        called.note(operation, body);
         Fate::HideItem
     })
     .await;
     let called = daemon.clone();
-    let lambda = Proxy::start(&world.lambda.url(), move |operation, _| {
-        called.note(operation);
+    let lambda = Proxy::start(&world.lambda.url(), move |operation, body| {
+        called.note(operation, body);
         Fate::Pass
     })
     .await;
@@ -80,8 +91,8 @@ async fn what_a_policy_allows_is_what_is_called_and_no_more() {
     let doctor = Called::default();
     for proxy in [&dynamodb, &lambda] {
         let called = doctor.clone();
-        proxy.plan(move |operation, _| {
-            called.note(operation);
+        proxy.plan(move |operation, body| {
+            called.note(operation, body);
             Fate::Pass
         });
     }
@@ -117,8 +128,8 @@ async fn what_a_policy_allows_is_what_is_called_and_no_more() {
         (producer, "producer", vec![vec!["put", "--queue", "work", "--id", "b"]]),
     ] {
         let noted = called.clone();
-        dynamodb.plan(move |operation, _| {
-            noted.note(operation);
+        dynamodb.plan(move |operation, body| {
+            noted.note(operation, body);
             Fate::Pass
         });
         let there = Program::between(&dynamodb.url, &lambda.url, &config());

@@ -18,7 +18,10 @@ use crate::support::eventually;
 use crate::support::program::Program;
 use crate::support::world::{World, config_with, text};
 
-const TASKS: usize = 300;
+const TASKS: usize = 600;
+
+/// While fewer functions run, none of them is killed.
+const MANY: usize = 10;
 
 /// One run, as it wrote itself down.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ fn runs(notes: &Path) -> BTreeMap<String, BTreeMap<u32, Vec<Run>>> {
     runs
 }
 
-/// A process that has begun and not ended, as far as the notes tell.
+/// One of many processes that have begun and not ended.
 fn victim(notes: &Path, rng: &mut StdRng) -> Option<Pid> {
     let notes = fs::read_to_string(notes).expect("there are notes");
     let process = |line: &str| line.rsplit(' ').next()?.parse::<i32>().ok();
@@ -55,8 +58,16 @@ fn victim(notes: &Path, rng: &mut StdRng) -> Option<Pid> {
             false => running.retain(|it| Some(*it) != process(line)),
         }
     }
-    let index = rng.random_range(0..running.len().max(1));
-    running.get(index).copied().and_then(Pid::from_raw)
+    // One that was killed never wrote its end, and its number may be another's by now.
+    let is_it = |process: &i32| {
+        let command = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains("examples/naughty")
+    };
+    running.retain(is_it);
+    // The last ones would be killed until they had no attempt left.
+    (running.len() >= MANY)
+        .then(|| running[rng.random_range(0..running.len())])
+        .and_then(Pid::from_raw)
 }
 
 #[tokio::test(flavor = "multi_thread")]
