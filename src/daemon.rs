@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, make_rng};
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::aws::{Clients, DynamoStore, LambdaInvoker, NoRegion, Place, Table};
@@ -24,6 +25,7 @@ use crate::config::{AwsConfig, Config};
 use crate::counts::Counts;
 use crate::dispatcher::Dispatcher;
 use crate::episode::Episode;
+use crate::held::Held;
 use crate::memory::Memory;
 use crate::pulse::Pulse;
 use crate::shutdown::Shutdown;
@@ -101,6 +103,7 @@ impl Daemon {
             backlog,
             memory: Memory::new(config.limits.max_bytes_in_flight),
             shutdown,
+            held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
         });
@@ -111,8 +114,8 @@ impl Daemon {
             plans: dispatcher.plans(),
             pulse: Pulse::default(),
         };
-        let (held, overviews) = (dispatcher.held(), dispatcher.overviews());
-        let liaison = Liaison::new(control, worker.clone(), notices, held, overviews);
+        let overviews = dispatcher.overviews();
+        let liaison = Liaison::new(control, worker.clone(), notices, overviews);
         Ok(Some(Daemon { worker, dispatcher, settings, liaison }))
     }
 
@@ -140,13 +143,19 @@ impl Daemon {
         ];
         let (backlog, overviews) = (self.worker.backlog.clone(), self.dispatcher.overviews());
         let _informing = manager::inform(loops, backlog, overviews, shutdown.clone());
+        let ended = CancellationToken::new();
+        let dispatching = async {
+            let counts = self.dispatcher.run().await;
+            ended.cancel();
+            counts
+        };
+        let work = async { tokio::join!(dispatching, self.liaison.keep_in_touch(&ended)).0 };
         let counts = tokio::select! {
             biased;
             () = async { shutdown.draining().await; tell(); pending().await } => {
                 unreachable!("it never ends")
             }
-            counts = self.dispatcher.run() => counts,
-            () = self.liaison.keep_in_touch() => unreachable!("it never ends"),
+            counts = work => counts,
             () = self.settings.look_after(source) => unreachable!("it never ends"),
         };
         // A dispatcher with nothing in flight may notice first, and have ended by now.

@@ -13,7 +13,8 @@ mod pause;
 mod plan;
 mod summary;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,8 +80,6 @@ pub struct Dispatcher<S, I> {
     plans: mpsc::UnboundedReceiver<Plan>,
     /// Keeps `plans` open.
     planner: mpsc::UnboundedSender<Plan>,
-    /// The queues of which a person wishes that nothing be claimed.
-    held: watch::Sender<BTreeSet<String>>,
     pulse: Pulse,
 }
 
@@ -123,7 +122,6 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             pause: Pause::default(),
             plans,
             planner,
-            held: watch::Sender::default(),
             pulse: Pulse::default(),
         };
         dispatcher.adopt(plan);
@@ -145,11 +143,6 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         Plans(self.planner.clone())
     }
 
-    /// Where the names of queues go of which nothing is to be claimed.
-    pub fn held(&self) -> watch::Sender<BTreeSet<String>> {
-        self.held.clone()
-    }
-
     /// Whether the loop goes on.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
@@ -159,7 +152,8 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     pub async fn run(mut self) -> Counts {
         let shutdown = self.worker.shutdown.clone();
         let mut stock = ticks(EVERY);
-        let mut held = self.held.subscribe();
+        let worker = self.worker.clone();
+        let mut held = pin!(worker.held.changed());
         self.hold();
         self.take_stock();
         while !shutdown.is_draining() {
@@ -180,7 +174,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 () = shutdown.draining() => {}
                 // What is rare comes first: tasks may end all the time.
                 Some(plan) = self.plans.recv() => self.adopt(plan),
-                Ok(()) = held.changed() => self.hold(),
+                () = &mut held => {
+                    held.set(worker.held.changed());
+                    self.hold();
+                }
                 _ = stock.tick() => self.take_stock(),
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
                 Some(polled) = self.polls.join_next() => self.page_came(polled),

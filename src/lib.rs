@@ -36,12 +36,13 @@
 //! [`queue`], [`retry`], [`counts`], [`episode`], [`backlog`], [`pulse`], and [`notices`], what
 //! people and workers tell one another on the table's control item, which no task needs. Ports:
 //! [`store`], [`invoker`], [`clock`], [`shutdown`], [`reload`]. The engine: [`dispatcher`],
-//! [`worker`], [`governor`], which says when a claimed task may start, and [`memory`], which says
-//! when one may be claimed. The adapters: [`aws`], which alone names the SDK. The shell:
-//! [`config`], [`telemetry`], [`systemd`], [`daemon`] (which puts all together, reads the
-//! configuration again, hears what people wish, and tells the service manager), [`cli`],
-//! [`descriptors`] and [`usage`] (what the machine allows and what is used of it), and [`local`],
-//! the endpoints of `burstd demo`, `dev` and `bench`, and the processes of users' own functions.
+//! [`worker`], [`governor`], which says when a claimed task may start, [`memory`], which says when
+//! one may be claimed, and [`held`], the queues that people have paused. The adapters: [`aws`],
+//! which alone names the SDK. The shell: [`config`], [`telemetry`], [`systemd`], [`daemon`] (which
+//! puts all together, reads the configuration again, hears what people wish, and tells the service
+//! manager), [`cli`], [`descriptors`] and [`usage`] (what the machine allows and what is used of
+//! it), and [`local`], the endpoints of `burstd demo`, `dev` and `bench`, and the processes of
+//! users' own functions.
 //!
 //! There is deliberately no reaper, no heartbeat for a lease, no leader and no second index: one
 //! query finds new, delayed, retried and abandoned tasks alike.
@@ -65,6 +66,7 @@ pub mod store;
 
 pub mod dispatcher;
 pub mod governor;
+pub mod held;
 pub mod memory;
 mod waiting;
 pub mod worker;

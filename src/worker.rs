@@ -3,8 +3,9 @@
 //! Dropping its future anywhere is a crash, which the lease already covers.
 
 mod log;
+mod trouble;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -16,6 +17,7 @@ use crate::clock::Clock;
 use crate::episode::Episode;
 use crate::failpoint::reach;
 use crate::governor::Place;
+use crate::held::Held;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
 use crate::memory::{LARGEST_ITEM_BYTES, Memory, Share};
 use crate::queue::Queue;
@@ -49,6 +51,8 @@ pub struct Worker<S, I> {
     pub memory: Memory,
     /// The wish to stop.
     pub shutdown: Shutdown,
+    /// The queues of which people wish that nothing be started.
+    pub held: Held,
     /// Whether the table is in trouble.
     pub store_trouble: Episode,
     /// How often it had no capacity left.
@@ -58,7 +62,7 @@ pub struct Worker<S, I> {
 /// What came of a candidate.
 #[derive(Debug)]
 pub enum Report {
-    /// burstd was stopping before it was claimed.
+    /// burstd was stopping, or its queue was paused, before it was claimed.
     Withdrawn,
     /// It was somebody else's, finished, or gone.
     Lost(Standing),
@@ -151,13 +155,23 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         }))
     }
 
-    /// Room for the task in memory. Nothing when burstd is told to stop before there is any.
+    /// Room for the task in memory. Nothing when nobody wants the task to start any more before
+    /// there is any.
     async fn share(&self, queue: &Queue) -> Option<Share<'_>> {
         let bytes = LARGEST_ITEM_BYTES + queue.function.result_size.guess();
         tokio::select! {
             biased;
-            () = self.shutdown.draining() => None,
+            () = self.unwanted(queue) => None,
             share = self.memory.share(bytes) => Some(share),
+        }
+    }
+
+    /// Returns when nothing of the queue is to be started: burstd stops, or the queue is paused.
+    async fn unwanted(&self, queue: &Queue) {
+        tokio::select! {
+            biased;
+            () = self.shutdown.draining() => {}
+            () = self.held.until_held(&queue.name) => {}
         }
     }
 
@@ -239,7 +253,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                     refusals += 1;
                     tokio::select! {
                         biased;
-                        () = self.shutdown.draining() => {}
+                        () = self.unwanted(queue) => {}
                         () = sleep(START_BACKOFF.after(refusals, rng)) => {}
                     }
                 }
@@ -269,7 +283,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             }
             tokio::select! {
                 biased;
-                () = self.shutdown.draining() => {}
+                () = self.unwanted(queue) => {}
                 () = sleep_until(claim.lease.start_by()) => {}
                 place = queue.function.governor.start() => {
                     return place.map_err(|off| Refusal::new(Reason::Broken, off.failure()));
@@ -296,6 +310,9 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         }
         if !self.knows_the_time(queue) {
             return Some(withdrawn("the clock has jumped; nobody knows how long the lease stands"));
+        }
+        if self.held.contains(&queue.name) {
+            return Some(withdrawn("the queue is paused"));
         }
         self.shutdown.is_draining().then(|| withdrawn("burstd is stopping"))
     }
@@ -360,28 +377,6 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                 }
             }
         }
-    }
-
-    /// Notes that the table answered.
-    pub(crate) fn store_works(&self) {
-        if let Some(over) = self.store_trouble.success() {
-            log::table_works(over);
-        }
-    }
-
-    /// Notes that the table did not; the first time in an episode it is said.
-    pub(crate) fn store_fails(&self, error: &StoreError) {
-        if error.fault().is_throttle() {
-            self.store_throttles.fetch_add(1, Ordering::Relaxed);
-        }
-        if self.store_trouble.fault() {
-            log::table_fails(error);
-        }
-    }
-
-    /// How often the table had no capacity left.
-    pub(crate) fn store_throttles(&self) -> u64 {
-        self.store_throttles.load(Ordering::Relaxed)
     }
 }
 

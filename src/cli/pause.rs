@@ -55,7 +55,7 @@ impl Queues {
                     let outcome = if stands == pause { "paused" } else { "paused_before" };
                     let words = match outcome {
                         "paused" => "is paused: within seconds nothing more of it is claimed. \
-                                     What is in flight goes on"
+                                     What runs goes on"
                             .to_owned(),
                         _ => format!(
                             "has been paused since {}, by {}; that stands",

@@ -1,13 +1,14 @@
 //! What a running daemon hears and says through the table: which queues are paused, and how things
 //! stand with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aws::{Control, DynamoStore, LambdaInvoker};
@@ -36,7 +37,6 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Liaison {
     control: Control,
     worker: Arc<Worker<DynamoStore, LambdaInvoker>>,
-    held: watch::Sender<BTreeSet<String>>,
     overviews: watch::Receiver<Overview>,
     /// What was last heard.
     notices: Notices,
@@ -52,13 +52,11 @@ impl Liaison {
         control: Control,
         worker: Arc<Worker<DynamoStore, LambdaInvoker>>,
         notices: Notices,
-        held: watch::Sender<BTreeSet<String>>,
         overviews: watch::Receiver<Overview>,
     ) -> Self {
         let mut liaison = Liaison {
             control,
             worker,
-            held,
             overviews,
             notices: Notices::default(),
             said: None,
@@ -70,24 +68,45 @@ impl Liaison {
         liaison
     }
 
-    /// Hears and says, for ever.
-    pub(super) async fn keep_in_touch(&mut self) {
+    /// Hears and says, until the dispatcher has ended. What is on its way then is awaited for a
+    /// moment: it must not arrive after the last word.
+    pub(super) async fn keep_in_touch(&mut self, ended: &CancellationToken) {
+        let shutdown = self.worker.shutdown.clone();
+        let enough = async {
+            ended.cancelled().await;
+            // The second wish to stop ends it at once.
+            timeout(LEAVE_WITHIN, shutdown.stopping()).await.ok();
+        };
+        tokio::pin!(enough);
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.pulse.beat();
-            ticks.tick().await;
-            let outcome = match self.control.read().await {
-                Ok(notices) => {
-                    self.hear(notices);
-                    self.say().await
-                }
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Ok(()) => self.works(),
-                Err(error) => self.fails(&error),
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => return,
+                _ = ticks.tick() => {}
             }
+            tokio::select! {
+                biased;
+                () = self.exchange() => {}
+                () = &mut enough => return,
+            }
+        }
+    }
+
+    /// Hears and says once.
+    async fn exchange(&mut self) {
+        let outcome = match self.control.read().await {
+            Ok(notices) => {
+                self.hear(notices);
+                self.say().await
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => self.works(),
+            Err(error) => self.fails(&error),
         }
     }
 
@@ -113,7 +132,7 @@ impl Liaison {
                 let since_s = self.worker.clock.now().since(*since).as_secs();
                 info!(
                     event = "queue.paused",
-                    queue, by, since_s, "nothing of it is claimed; what is in flight goes on"
+                    queue, by, since_s, "nothing of it is started; what runs goes on"
                 );
             }
         }
@@ -122,12 +141,7 @@ impl Liaison {
                 info!(event = "queue.resumed", queue, "its tasks are claimed again");
             }
         }
-        let held: BTreeSet<_> = self.notices.pauses.keys().cloned().collect();
-        self.held.send_if_modified(|before| {
-            let is_new = *before != held;
-            *before = held;
-            is_new
-        });
+        self.worker.held.set(self.notices.pauses.keys().cloned().collect());
     }
 
     /// Says how things stand, when that is new, or when it was last said a while ago.

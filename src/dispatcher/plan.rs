@@ -43,7 +43,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
     /// Does as people wish of its queues.
     pub(super) fn hold(&mut self) {
-        let held = self.held.borrow();
+        let held = &self.worker.held;
         self.lanes.iter_mut().for_each(|lane| lane.hold(held.contains(&lane.queue.name)));
     }
 }

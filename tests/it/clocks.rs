@@ -9,6 +9,7 @@ use burstd::backlog::Backlog;
 use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan};
 use burstd::episode::Episode;
+use burstd::held::Held;
 use burstd::invoker::Reason;
 use burstd::local::lambda::{Answer, Call};
 use burstd::memory::Memory;
@@ -170,6 +171,7 @@ impl Jumper {
             backlog: Backlog::default(),
             memory: Memory::new(0),
             shutdown: Shutdown::new(),
+            held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
         });

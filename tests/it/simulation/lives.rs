@@ -12,6 +12,7 @@ use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan, Plans};
 use burstd::episode::Episode;
 use burstd::governor::{CallerRate, Caps, Governor};
+use burstd::held::Held;
 use burstd::memory::{LEAST_BYTES, Memory};
 use burstd::queue::{Function, Queue};
 use burstd::retry::{Backoff, OnUnknown, Policy};
@@ -20,7 +21,6 @@ use burstd::task::Status;
 use burstd::worker::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -161,6 +161,7 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
             backlog: Backlog::default(),
             memory: Memory::new(MEMORY),
             shutdown: shutdown.clone(),
+            held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
         });
@@ -168,10 +169,13 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
         let limits = Limits { max_in_flight, max_bytes_in_flight: MEMORY, pace, drain: DRAIN };
         let seed = StdRng::seed_from_u64(rng.random());
         let plan = Plan { queues: vec![queue()], limits };
+        let hears = worker.clone();
         let dispatcher = Dispatcher::new(worker, plan, seed);
         let calm = lock(&world).calm_from;
         let reloads = reload(dispatcher.plans(), limits, calm, StdRng::seed_from_u64(rng.random()));
-        let holds = hold(dispatcher.held(), calm, StdRng::seed_from_u64(rng.random()));
+        lock(&world).held.remove(&machine);
+        let rng_of_holds = StdRng::seed_from_u64(rng.random());
+        let holds = hold(hears, world.clone(), machine, calm, rng_of_holds);
         let run = async {
             tokio::select! {
                 biased;
@@ -212,12 +216,23 @@ async fn reload(plans: Plans, limits: Limits, calm: Instant, mut rng: StdRng) {
 }
 
 /// Somebody who pauses the queue now and then, and lets it go on.
-async fn hold(held: watch::Sender<BTreeSet<String>>, calm: Instant, mut rng: StdRng) {
+async fn hold(
+    worker: Arc<Worker<Port, Port>>,
+    world: Shared,
+    machine: usize,
+    calm: Instant,
+    mut rng: StdRng,
+) {
+    let is_heard = lock(&world).sabotage != Sabotage::HearsNoPause;
     while Instant::now() < calm {
         sleep(Duration::from_millis(rng.random_range(500..20_000))).await;
-        held.send_replace(BTreeSet::from([queue().name]));
+        if is_heard {
+            worker.held.set(BTreeSet::from([queue().name]));
+        }
+        lock(&world).held.insert(machine);
         sleep(Duration::from_millis(rng.random_range(0..5000))).await;
-        held.send_replace(BTreeSet::new());
+        lock(&world).held.remove(&machine);
+        worker.held.set(BTreeSet::new());
     }
     pending::<()>().await;
 }

@@ -88,6 +88,8 @@ fn the_simulation_notices_each_protection_that_is_missing() {
         (Sabotage::ForgetsTheEnd, "ended twice"),
         (Sabotage::TrustsTheMachine, "beside its former self"),
         (Sabotage::TrustsTheMachine, "before it was due"),
+        (Sabotage::HearsNoPause, "was claimed while its queue was paused"),
+        (Sabotage::HearsNoPause, "was started while its queue was paused"),
     ] {
         let mut said = Vec::new();
         let found = (0..300).any(|seed| {

@@ -136,6 +136,14 @@ impl Store for Port {
 
     async fn claim(&self, id: &TaskId, terms: &Terms) -> Result<Claimed, StoreError> {
         let (id, terms) = (id.clone(), terms.clone());
+        {
+            // A claim whose reply was lost is sent again, to know whether it stands.
+            let mut world = lock(&self.world);
+            let is_new = world.tried.insert(terms.rev.as_str().to_owned());
+            if is_new && world.held.contains(&self.worker) {
+                world.violated(format_args!("{id} was claimed while its queue was paused"));
+            }
+        }
         self.call("claim", move |world| world.claim(&id, &terms)).await
     }
 
@@ -193,6 +201,9 @@ impl Invoker for Port {
         let (tell, told) = oneshot::channel();
         let way = {
             let mut world = lock(&self.world);
+            if world.held.contains(&self.worker) {
+                world.violated(format_args!("{task} was started while its queue was paused"));
+            }
             let way = refusal(&mut world);
             // The half of the margin that guards against overlap covers this and the clocks.
             let there = if world.strikes(5) { world.millis(0, 2000) } else { world.millis(1, 30) };

@@ -81,6 +81,8 @@ pub enum Sabotage {
     ForgetsTheEnd,
     /// Nobody listens to what time the table says it is.
     TrustsTheMachine,
+    /// Nobody is told that the queue is paused.
+    HearsNoPause,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -119,6 +121,10 @@ pub struct World {
     pub calls: BTreeMap<usize, usize>,
     /// Workers that stand still until then.
     pub paused: BTreeMap<usize, Instant>,
+    /// Workers that have heard that the queue is paused.
+    pub held: BTreeSet<usize>,
+    /// The tokens with which a claim was tried.
+    pub tried: BTreeSet<String>,
     /// Workers for which the table is away until then.
     pub away: BTreeMap<usize, Instant>,
     /// The machines' clocks.
@@ -152,6 +158,8 @@ impl World {
             executions: Vec::new(),
             calls: BTreeMap::new(),
             paused: BTreeMap::new(),
+            held: BTreeSet::new(),
+            tried: BTreeSet::new(),
             away: BTreeMap::new(),
             walls: Vec::new(),
             names: BTreeMap::new(),
