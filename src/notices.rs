@@ -42,8 +42,8 @@ pub struct Pause {
 pub struct Presence {
     /// When.
     pub seen_at: Timestamp,
-    /// What it does, in a word or two.
-    pub activity: String,
+    /// What keeps it from claiming anything at all, in a word or two.
+    pub waits: Option<String>,
     /// The queues that it serves, by name.
     pub queues: BTreeMap<String, Service>,
 }
@@ -62,12 +62,40 @@ pub struct Service {
 /// What keeps tasks from starting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
+    /// What kind of thing it is.
+    pub kind: Kind,
     /// What it is called.
     pub why: String,
-    /// How many it lets be in flight.
-    pub limit: u64,
+    /// How many it lets be in flight, if that is a number of tasks.
+    pub limit: Option<u64>,
+    /// How many are in flight of what it is a limit of: all tasks, a function's, or a queue's.
+    pub in_flight: u64,
     /// Since when.
     pub since: Timestamp,
+}
+
+/// What may keep tasks from starting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As many as are allowed are in flight, or start.
+    Limit,
+    /// The function runs no task.
+    Broken,
+}
+
+impl Kind {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Limit => "limit",
+            Kind::Broken => "broken",
+        }
+    }
+
+    /// What is written so.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Kind::Limit, Kind::Broken].into_iter().find(|kind| kind.as_str() == text)
+    }
 }
 
 impl Notices {
@@ -108,6 +136,11 @@ impl Notices {
 }
 
 impl Presence {
+    /// What it does, in a word or two.
+    pub fn activity(&self) -> &str {
+        self.waits.as_deref().unwrap_or("polling")
+    }
+
     /// Whether it was heard of lately enough.
     pub fn is_alive(&self, now: Timestamp) -> bool {
         now.since(self.seen_at) <= HEARD_OF_WITHIN

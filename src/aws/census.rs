@@ -1,16 +1,33 @@
 //! Counting tasks: those that the index lists, which is cheap, or all of the table, which is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::control::is_control;
+use super::control::{self, MARK, is_control};
 use super::desk::Desk;
+use super::extent::Sizes;
 use super::item::{Item, name, seconds};
-use super::keyed::Sizes;
+use super::keyed::{KeyedTable, Paged};
+use super::patience::patiently;
 use super::table::INDEX;
 use crate::store::StoreError;
 use crate::task::{Status, Timestamp};
+
+/// No more queues than these are told apart, ...
+const QUEUES: usize = 1000;
+
+/// ... and the others are counted under this name.
+const OTHERS: &str = "(others)";
+
+/// What a count of the table looks at.
+const TOLD: [(&str, &str); 5] = [
+    ("#due", name::DUE),
+    ("#lease", name::LEASE_UNTIL),
+    ("#mark", MARK),
+    ("#queue", name::QUEUE),
+    ("#status", name::STATUS),
+];
 
 /// What is left to do of a queue, or of a shard, as the index lists it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,99 +80,119 @@ impl Standing {
     }
 }
 
+/// A count under way, page by page.
+#[derive(Debug)]
+pub struct Census {
+    table: KeyedTable,
+    now: Timestamp,
+    /// What is left to be read, the first first, ...
+    left: VecDeque<Part>,
+    /// ... and where its next page begins.
+    after: Option<Item>,
+    /// What the index lists, by what the items call their queue.
+    pub open: BTreeMap<String, Open>,
+    /// All tasks, by that and by where they stand.
+    pub all: BTreeMap<(String, Standing), u64>,
+}
+
+/// Where tasks are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// This shard of the index.
+    Shard(String),
+    /// The index.
+    Index,
+    /// The table.
+    Table,
+}
+
 impl Desk {
     /// How much there is in the table.
     pub fn sizes(&self) -> Sizes {
         self.table.sizes
     }
 
-    /// Counts what the index lists of these shards, or of all there are, by what the items call
-    /// their queue.
-    ///
-    /// # Errors
-    ///
-    /// When DynamoDB refuses, or is away.
-    pub async fn count_open(
-        &self,
-        shards: Option<&[String]>,
-        now: Timestamp,
-    ) -> Result<BTreeMap<String, Open>, StoreError> {
-        let mut open = BTreeMap::new();
-        let count = |entry: &Item| count_entry(&mut open, entry, now);
-        match shards {
-            None => self.scan_index(count).await?,
-            Some(shards) => self.query_index(shards, count).await?,
-        }
-        Ok(open)
-    }
-
-    async fn scan_index(&self, mut count: impl FnMut(&Item)) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let request = self.table.client.scan().index_name(INDEX);
-            let (entries, next) = self.table.scan(request, after).await?;
-            entries.iter().for_each(&mut count);
-            if next.is_none() {
-                return Ok(());
-            }
-            after = next;
-        }
-    }
-
-    async fn query_index(
-        &self,
-        shards: &[String],
-        mut count: impl FnMut(&Item),
-    ) -> Result<(), StoreError> {
-        for shard in shards {
-            let mut after = None;
-            loop {
-                let (entries, next) = self.table.listed(shard, None, after).await?;
-                entries.iter().for_each(&mut count);
-                if next.is_none() {
-                    break;
-                }
-                after = next;
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts all tasks, by what the items call their queue and by where they stand. It reads the
-    /// whole table.
-    ///
-    /// # Errors
-    ///
-    /// When DynamoDB refuses, or is away.
-    pub async fn count_all(
-        &self,
-        now: Timestamp,
-    ) -> Result<BTreeMap<(String, Standing), u64>, StoreError> {
-        let (mut counts, mut after) = (BTreeMap::new(), None);
-        loop {
-            let request = self.table.client.scan();
-            let request = request
-                .projection_expression("#queue, #due, #status, #lease, #mark")
-                .expression_attribute_names("#queue", name::QUEUE)
-                .expression_attribute_names("#due", name::DUE)
-                .expression_attribute_names("#status", name::STATUS)
-                .expression_attribute_names("#lease", name::LEASE_UNTIL)
-                .expression_attribute_names("#mark", super::control::MARK);
-            let (items, next) = self.table.scan(request, after).await?;
-            for item in items.iter().filter(|item| !is_control(item)) {
-                *counts.entry((queue(item), standing(item, now))).or_default() += 1;
-            }
-            if next.is_none() {
-                return Ok(counts);
-            }
-            after = next;
+    /// A count of these parts.
+    pub fn census(&self, parts: impl IntoIterator<Item = Part>, now: Timestamp) -> Census {
+        Census {
+            table: self.table.clone(),
+            now,
+            left: parts.into_iter().collect(),
+            after: None,
+            open: BTreeMap::new(),
+            all: BTreeMap::new(),
         }
     }
 }
 
+impl Census {
+    /// Counts the next page. False when there is none.
+    ///
+    /// # Errors
+    ///
+    /// When DynamoDB refuses, or stays away.
+    pub async fn next_page(&mut self) -> Result<bool, StoreError> {
+        let Some(part) = self.left.front() else { return Ok(false) };
+        let (items, after) = patiently(|| self.read(part)).await?;
+        let is_all = *part == Part::Table;
+        let tasks: Vec<_> = items.iter().filter(|item| !self.is_control(item)).collect();
+        for item in tasks {
+            match is_all {
+                true => count_item(&mut self.all, item, self.now),
+                false => count_entry(&mut self.open, item, self.now),
+            }
+        }
+        self.after = after;
+        if self.after.is_none() {
+            self.left.pop_front();
+        }
+        Ok(true)
+    }
+
+    /// An entry of the index has the keys alone.
+    fn is_control(&self, item: &Item) -> bool {
+        let mut key = control::key(&self.table).into_iter();
+        is_control(item) || key.all(|(name, value)| item.get(&name) == Some(&value))
+    }
+
+    async fn read(&self, part: &Part) -> Paged {
+        let after = self.after.clone();
+        match part {
+            Part::Shard(shard) => self.table.listed(shard, None, after).await,
+            Part::Index => self.table.scan(self.table.client.scan().index_name(INDEX), after).await,
+            Part::Table => {
+                let placeholders = TOLD.map(|(placeholder, _)| placeholder).join(", ");
+                let request = self.table.client.scan().projection_expression(placeholders);
+                let request = TOLD.into_iter().fold(request, |request, (placeholder, name)| {
+                    request.expression_attribute_names(placeholder, name)
+                });
+                self.table.scan(request, after).await
+            }
+        }
+    }
+}
+
+/// A queue's name, to be counted under; when there are too many, that of all the others: items may
+/// have anything there.
+fn counted<V>(counts: &BTreeMap<String, V>, item: &Item) -> String {
+    let queue = queue(item);
+    match counts.len() >= QUEUES && !counts.contains_key(&queue) {
+        true => OTHERS.to_owned(),
+        false => queue,
+    }
+}
+
+fn count_item(counts: &mut BTreeMap<(String, Standing), u64>, item: &Item, now: Timestamp) {
+    let (mut key, is_full) = ((queue(item), standing(item, now)), counts.len() >= QUEUES);
+    if is_full && !counts.contains_key(&key) {
+        key.0 = OTHERS.to_owned();
+    }
+    *counts.entry(key).or_default() += 1;
+}
+
 fn count_entry(counts: &mut BTreeMap<String, Open>, entry: &Item, now: Timestamp) {
     let Ok(Some(due)) = seconds(entry, name::DUE) else { return };
-    let open = counts.entry(queue(entry)).or_default();
+    let open = counts.entry(counted(counts, entry)).or_default();
     if due > now {
         open.delayed += 1;
         return;
@@ -229,6 +266,19 @@ mod tests {
         ] {
             assert_eq!(standing(&item(&attributes), now), expected, "{attributes:?}");
         }
+    }
+
+    #[test]
+    fn a_table_full_of_nonsense_is_counted_in_little_memory() {
+        let (mut open, mut all) = (BTreeMap::new(), BTreeMap::new());
+        for index in 0..3000 {
+            let entry = [("queue", string(format!("q{index}"))), ("due", number(0))];
+            let entry = entry.map(|(name, value)| (name.to_owned(), value)).into();
+            count_entry(&mut open, &entry, Timestamp::default());
+            count_item(&mut all, &entry, Timestamp::default());
+        }
+        assert_eq!((open.len(), open[OTHERS].due), (1001, 2000));
+        assert_eq!((all.len(), all[&(OTHERS.to_owned(), Standing::Due)]), (1001, 2000));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! queues that are paused, and how things stand with each worker.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
@@ -30,6 +31,12 @@ pub(super) const MARK: &str = "burstd";
 /// ... and what it says there.
 pub(super) const MARKED: &str = "control";
 
+/// Nobody goes on with a run that began longer ago.
+const RUN_LASTS: Duration = Duration::from_secs(24 * 3600);
+
+/// As many old runs are cleared away at once.
+const CLEARED: usize = 50;
+
 const UPDATE: &str = "dynamodb:UpdateItem";
 
 /// The control item of one table.
@@ -56,14 +63,17 @@ impl Control {
         Control { table }
     }
 
-    /// Notes that a run begins. If the same run was begun and never ended, that one goes on: it
-    /// is returned. Otherwise this one is.
+    /// Notes that a run begins. If the same run was begun within a day and never ended, that one
+    /// goes on: it is returned. Otherwise this one is.
     ///
     /// # Errors
     ///
     /// When DynamoDB refuses or is away, or a task has the control item's name.
     pub async fn begin_run(&self, run: &Run) -> Result<Run, StoreError> {
-        self.note_run(run, "#run = if_not_exists(#run, :run)").await
+        match self.unfinished(run).await? {
+            None => self.begin_run_afresh(run).await,
+            Some(_) => self.note_run(run, "#run = if_not_exists(#run, :run)", &[]).await,
+        }
     }
 
     /// Notes that a run begins, whether or not the same run has ended.
@@ -72,16 +82,30 @@ impl Control {
     ///
     /// As [`Control::begin_run`].
     pub async fn begin_run_afresh(&self, run: &Run) -> Result<Run, StoreError> {
-        self.note_run(run, "#run = :run").await
+        let item = self.item().await?;
+        let runs = item.iter().filter_map(|(name, value)| Some((name, Run::read(value)?)));
+        let old = runs.filter(|(name, noted)| noted.is_old(run.began) && **name != run.attribute());
+        let old: Vec<_> = old.map(|(name, _)| name.clone()).take(CLEARED).collect();
+        self.note_run(run, "#run = :run", &old).await
     }
 
-    async fn note_run(&self, run: &Run, clause: &str) -> Result<Run, StoreError> {
-        let values = [(":run", run.to_attribute())];
-        let item = self.set(clause, &[("#run", &run.attribute())], values).await?;
+    /// Notes a run, and clears away the `old` ones.
+    async fn note_run(&self, run: &Run, clause: &str, old: &[String]) -> Result<Run, StoreError> {
+        let own = run.attribute();
+        let old: Vec<_> =
+            old.iter().enumerate().map(|(i, old)| (format!("#old{i}"), old)).collect();
+        let mut names = vec![("#run", own.as_str())];
+        names.extend(old.iter().map(|(name, attribute)| (name.as_str(), attribute.as_str())));
+        let gone: Vec<_> = old.iter().map(|(name, _)| name.as_str()).collect();
+        let clause = match gone.is_empty() {
+            true => clause.to_owned(),
+            false => format!("{clause} REMOVE {}", gone.join(", ")),
+        };
+        let item = self.set(&clause, &names, [(":run", run.to_attribute())]).await?;
         item.get(&run.attribute()).and_then(Run::read).ok_or_else(|| unreadable(run))
     }
 
-    /// The same run, if it was begun and has not ended.
+    /// The same run, if it was begun within a day and has not ended.
     ///
     /// # Errors
     ///
@@ -89,7 +113,8 @@ impl Control {
     pub async fn unfinished(&self, run: &Run) -> Result<Option<Run>, StoreError> {
         let item = self.item().await?;
         let Some(noted) = item.get(&run.attribute()) else { return Ok(None) };
-        Run::read(noted).map(Some).ok_or_else(|| unreadable(run))
+        let noted = Run::read(noted).ok_or_else(|| unreadable(run))?;
+        Ok((!noted.is_old(run.began)).then_some(noted))
     }
 
     /// Notes that a run has ended. One that began after it stays.
@@ -132,21 +157,16 @@ impl Control {
         self.send(request).await?.ok_or_else(|| self.taken())
     }
 
-    /// Takes an attribute off the item; what it was, if it was there.
-    pub(super) async fn remove(
-        &self,
-        attribute: &str,
-    ) -> Result<Option<AttributeValue>, StoreError> {
+    /// Takes an attribute off the item, if it is there.
+    pub(super) async fn remove(&self, attribute: &str) -> Result<(), StoreError> {
         let request = self
             .request()
             .update_expression("REMOVE #attribute")
             .condition_expression("#mark = :marked AND attribute_exists(#attribute)")
             .expression_attribute_names("#attribute", attribute)
             .expression_attribute_names("#mark", MARK)
-            .expression_attribute_values(":marked", string(MARKED))
-            .return_values(ReturnValue::AllOld);
-        let before = self.send(request).await?;
-        Ok(before.and_then(|mut before| before.remove(attribute)))
+            .expression_attribute_values(":marked", string(MARKED));
+        self.send(request).await.map(drop)
     }
 
     fn request(&self) -> UpdateItemFluentBuilder {
@@ -230,6 +250,10 @@ impl Run {
     /// The attribute of the control item that stands for it.
     fn attribute(&self) -> String {
         format!("run {:016x}", hash(&format!("{} {}", self.command, self.filter)))
+    }
+
+    fn is_old(&self, now: Timestamp) -> bool {
+        now.since(self.began) > RUN_LASTS
     }
 
     fn to_attribute(&self) -> AttributeValue {

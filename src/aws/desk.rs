@@ -11,12 +11,13 @@ use serde_json::{Map, Value};
 
 use super::control::{Control, MARK, MARKED, is_control};
 use super::errors::store_error;
+use super::extent::Extent;
 use super::filter::Filter;
 use super::item::{
     Item, history, name, number, objection, read_key_value, seconds, string, write_json,
 };
 use super::keyed::KeyedTable;
-use super::listing::{Extent, Found, Listing};
+use super::listing::{Found, Listing};
 use super::meter::Meter;
 use super::patience::patiently;
 use super::producer::key_value;
@@ -278,6 +279,14 @@ fn text<'a>(item: &'a Item, attribute: &str) -> Option<&'a str> {
 impl Record {
     pub(super) fn new(item: Item) -> Self {
         Record { item }
+    }
+
+    /// An item that says this, in texts and in numbers.
+    #[cfg(test)]
+    pub(crate) fn saying(texts: &[(&str, &str)], numbers: &[(&str, &str)]) -> Self {
+        let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), string(*text)));
+        let numbers = numbers.iter().map(|(name, text)| ((*name).to_owned(), number(text)));
+        Record { item: texts.chain(numbers).collect() }
     }
 
     pub(super) fn item(&self) -> &Item {

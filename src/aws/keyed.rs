@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ScalarAttributeType};
 
 use super::errors::store_error;
+use super::extent::Sizes;
 use super::item::{self, Item, name};
 use super::meter::Meter;
 use super::table::INDEX;
@@ -21,19 +22,6 @@ pub(super) struct KeyAttribute {
 
 /// A page of items, and where the next one begins; nothing when this was the last.
 pub(super) type Paged = Result<(Vec<Item>, Option<Item>), StoreError>;
-
-/// How much there is, as DescribeTable tells it: DynamoDB counts every six hours or so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// Bytes in the table.
-    pub table_bytes: u64,
-    /// Items in the table.
-    pub table_items: u64,
-    /// Bytes in the index.
-    pub index_bytes: u64,
-    /// Entries in the index.
-    pub index_items: u64,
-}
 
 /// The table, its keys, and what calls to it cost. Clones count together.
 #[derive(Clone, Debug)]

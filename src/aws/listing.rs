@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::control::MARK;
 use super::desk::Record;
 use super::errors::store_error;
+use super::extent::Extent;
 use super::filter::{Conditions, Filter};
 use super::item::{Item, name};
 use super::keyed::{KeyedTable, Paged};
@@ -69,15 +70,6 @@ enum Place {
     Shards(VecDeque<String>),
 }
 
-/// What a listing reads, if it reads all it may have to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// As DynamoDB counts them.
-    pub bytes: u64,
-    /// Of what.
-    pub of: &'static str,
-}
-
 impl Listing {
     /// The tasks that `filter` means, of which nobody needs more than `most`. Open tasks of a
     /// queue whose `shards` are known are looked for in these; of an unknown one, everywhere.
@@ -100,12 +92,10 @@ impl Listing {
         // One more shows whether there are more; and the control item is none.
         let most = most.filter(|_| means_all).map(|most| most.saturating_add(2));
         let sizes = table.sizes;
-        let (bytes, items, of) = match place {
-            Place::Table => (sizes.table_bytes, sizes.table_items, "the table"),
-            _ => (sizes.index_bytes, sizes.index_items, "the index due-index"),
+        let extent = match place {
+            Place::Table => Extent::of_table(&sizes, most),
+            Place::Index | Place::Shards(_) => Extent::of_index_and_items(&sizes, most),
         };
-        let of_most = most.map(|most| u64::from(most) * bytes.div_ceil(items.max(1)));
-        let extent = Extent { bytes: bytes.min(of_most.unwrap_or(u64::MAX)), of };
         let page = most.and_then(|most| i32::try_from(most).ok());
         (Listing { table, filter, place, after: None, page, is_over: false }, extent)
     }

@@ -5,6 +5,7 @@ mod control;
 mod date;
 mod desk;
 mod errors;
+mod extent;
 mod filter;
 mod invoker;
 mod item;
@@ -34,14 +35,14 @@ use aws_smithy_runtime_api::client::http::HttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
-pub use census::{Open, Standing};
+pub use census::{Census, Open, Part, Standing};
 pub use control::{Control, Run};
 pub use desk::{Changed, Desk, Record};
 pub use errors::Cause;
+pub use extent::{Extent, Sizes};
 pub use filter::{Filter, Retryable, Wanted};
 pub use invoker::{LambdaInvoker, without_qualifier};
-pub use keyed::Sizes;
-pub use listing::{Extent, Found, Listing};
+pub use listing::{Found, Listing};
 pub use probe::{Account, Credentials, Endpoint, Identity, Probe, Settings, Survey};
 pub use producer::{BATCH_LIMIT, NewTask, Producer, PutError, Rejected};
 #[cfg(feature = "local")]

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::control::Control;
 use super::item::{Item, number, seconds, string};
-use crate::notices::{Bound, Notices, Pause, Presence, Service};
+use crate::notices::{Bound, Kind, Notices, Pause, Presence, Service};
 use crate::store::StoreError;
 use crate::task::Timestamp;
 
@@ -45,8 +45,12 @@ impl Control {
     ///
     /// As [`Control::read`].
     pub async fn resume(&self, queue: &str) -> Result<Option<Pause>, StoreError> {
-        let before = self.remove(&pause_of(queue)).await?;
-        Ok(before.and_then(|value| read_pause(&value)))
+        // It is read before, because a reply may be lost after the effect.
+        let stands = self.read().await?.pauses.remove(queue);
+        if stands.is_some() {
+            self.remove(&pause_of(queue)).await?;
+        }
+        Ok(stands)
     }
 
     /// A worker says how things stand with it, and clears away what `forgotten` ones have said.
@@ -80,7 +84,7 @@ impl Control {
     ///
     /// As [`Control::read`].
     pub async fn leave(&self, worker: &str) -> Result<(), StoreError> {
-        self.remove(&presence_of(worker)).await.map(drop)
+        self.remove(&presence_of(worker)).await
     }
 }
 
@@ -124,42 +128,71 @@ fn read_pause(value: &AttributeValue) -> Option<Pause> {
 }
 
 fn write_presence(presence: &Presence) -> AttributeValue {
-    let service = |service: &Service| {
-        let mut entry = Item::from([
-            ("shards".to_owned(), number(service.shards)),
-            ("in_flight".to_owned(), number(service.in_flight)),
+    let queues = presence.queues.iter().map(|(name, of)| (name.clone(), write_service(of)));
+    let mut entry = Item::from([
+        ("seen_at".to_owned(), number(presence.seen_at)),
+        ("queues".to_owned(), AttributeValue::M(queues.collect())),
+    ]);
+    if let Some(waits) = &presence.waits {
+        entry.insert("waits".to_owned(), string(waits));
+    }
+    AttributeValue::M(entry)
+}
+
+/// What is not said is as it mostly is: one shard, nothing in flight, nothing in the way. Many
+/// workers with many queues share one item.
+fn write_service(service: &Service) -> AttributeValue {
+    let mut entry = Item::new();
+    if service.shards != 1 {
+        entry.insert("shards".to_owned(), number(service.shards));
+    }
+    if service.in_flight > 0 {
+        entry.insert("in_flight".to_owned(), number(service.in_flight));
+    }
+    if let Some(Bound { kind, why, limit, in_flight, since }) = &service.bound {
+        let mut bound = Item::from([
+            ("kind".to_owned(), string(kind.as_str())),
+            ("why".to_owned(), string(why)),
+            ("in_flight".to_owned(), number(in_flight)),
+            ("since".to_owned(), number(since)),
         ]);
-        if let Some(Bound { why, limit, since }) = &service.bound {
-            entry.insert("bound_by".to_owned(), string(why));
-            entry.insert("limit".to_owned(), number(limit));
-            entry.insert("since".to_owned(), number(since));
+        if let Some(limit) = limit {
+            bound.insert("limit".to_owned(), number(limit));
         }
-        AttributeValue::M(entry)
+        entry.insert("bound".to_owned(), AttributeValue::M(bound));
+    }
+    AttributeValue::M(entry)
+}
+
+fn read_service(value: &AttributeValue) -> Option<Service> {
+    let entry = value.as_m().ok()?;
+    let bound = match entry.get("bound") {
+        None => None,
+        Some(bound) => {
+            let bound = bound.as_m().ok()?;
+            Some(Bound {
+                kind: Kind::parse(text(bound, "kind")?)?,
+                why: text(bound, "why")?.to_owned(),
+                limit: whole(bound, "limit"),
+                in_flight: whole(bound, "in_flight")?,
+                since: moment(bound, "since")?,
+            })
+        }
     };
-    let queues = presence.queues.iter().map(|(name, of)| (name.clone(), service(of)));
-    map([
-        ("seen_at", number(presence.seen_at)),
-        ("activity", string(&presence.activity)),
-        ("queues", AttributeValue::M(queues.collect())),
-    ])
+    Some(Service {
+        shards: whole(entry, "shards").and_then(|it| it.try_into().ok()).unwrap_or(1),
+        in_flight: whole(entry, "in_flight").unwrap_or(0),
+        bound,
+    })
 }
 
 fn read_presence(value: &AttributeValue) -> Option<Presence> {
     let entry = value.as_m().ok()?;
-    let service = |value: &AttributeValue| {
-        let entry = value.as_m().ok()?;
-        let bound = text(entry, "bound_by").and_then(|why| {
-            let (limit, since) = (whole(entry, "limit")?, moment(entry, "since")?);
-            Some(Bound { why: why.to_owned(), limit, since })
-        });
-        let shards = whole(entry, "shards")?.try_into().ok()?;
-        Some(Service { shards, in_flight: whole(entry, "in_flight")?, bound })
-    };
     let queues = entry.get("queues")?.as_m().ok()?;
-    let queues = queues.iter().filter_map(|(name, of)| Some((name.clone(), service(of)?)));
+    let queues = queues.iter().filter_map(|(name, of)| Some((name.clone(), read_service(of)?)));
     Some(Presence {
         seen_at: moment(entry, "seen_at")?,
-        activity: text(entry, "activity")?.to_owned(),
+        waits: text(entry, "waits").map(str::to_owned),
         queues: queues.collect(),
     })
 }
@@ -188,24 +221,36 @@ mod tests {
     fn what_is_written_is_what_is_read_and_garbage_beside_it_is_nothing() {
         let at = Timestamp::from_millis(1_795_404_000_500);
         let pause = Pause { since: at, by: "ann@web1".to_owned() };
-        let bound = Bound { why: "max_in_flight".to_owned(), limit: 200, since: at };
-        let service = Service { shards: 4, in_flight: 200, bound: Some(bound) };
+        let limit = Bound {
+            kind: Kind::Limit,
+            why: "max_in_flight".to_owned(),
+            limit: Some(200),
+            in_flight: 190,
+            since: at,
+        };
+        let broken = Bound { kind: Kind::Broken, limit: None, ..limit.clone() };
+        let bound = |bound| Service { shards: 4, in_flight: 200, bound: Some(bound) };
+        let idle = Service { shards: 1, in_flight: 0, bound: None };
+        let queues = [("a", bound(limit)), ("b", bound(broken)), ("c", idle)];
         let presence = Presence {
             seen_at: at,
-            activity: "polling".to_owned(),
-            queues: [("a".to_owned(), service), ("b".to_owned(), Service::default())].into(),
+            waits: Some("draining".to_owned()),
+            queues: queues.map(|(name, service)| (name.to_owned(), service)).into(),
         };
         let item = Item::from([
             (pause_of("thumbs #1"), write_pause(&pause)),
             (pause_of("by hand"), string("yes")),
             (presence_of("w-1"), write_presence(&presence)),
             (presence_of("w-2"), string("garbage")),
+            (presence_of("w-3"), write_presence(&Presence::default())),
             ("id".to_owned(), string("burstd#control")),
         ]);
         let by_hand = Pause { since: Timestamp::default(), by: "somebody".to_owned() };
         let expected = Notices {
             pauses: [("thumbs #1".to_owned(), pause), ("by hand".to_owned(), by_hand)].into(),
-            workers: [("w-1".to_owned(), presence)].into(),
+            workers: [("w-1", presence), ("w-3", Presence::default())]
+                .map(|(name, presence)| (name.to_owned(), presence))
+                .into(),
         };
         assert_eq!(read(&item), expected);
     }

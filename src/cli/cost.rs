@@ -3,14 +3,11 @@
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
 
 use super::exit::Exit;
+use crate::aws::Extent;
 use crate::store::Consumed;
 
-/// More than this is not read without a word.
-const MUCH_BYTES: u64 = 10_000_000;
-
-/// An eventually consistent read of so many bytes is a read unit
-/// (docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html).
-const BYTES_OF_A_UNIT: u64 = 8192;
+/// More than this is not read without a word: some ten megabytes.
+const MUCH_UNITS: u64 = 1250;
 
 /// Whether somebody has agreed before the question was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,37 +25,69 @@ impl Consent {
     }
 }
 
-/// Says what a reading costs, if it is much, and asks whether to do it. Where nobody can be
-/// asked it is not done, and `advice` says how it can be.
-pub(super) fn before_reading(
-    bytes: u64,
-    of: &str,
+/// What a command may read.
+#[derive(Debug)]
+pub(super) struct Price {
     consent: Consent,
-    advice: &str,
-) -> Result<(), Exit> {
-    if bytes <= MUCH_BYTES {
-        return Ok(());
-    }
-    let units = thousands(read_units(bytes));
-    let cost = format!("reads up to {} of {of}: about {units} read units", megabytes(bytes));
-    match consent {
-        Consent::Given => {
-            eprintln!("This {cost}.");
-            Ok(())
-        }
-        Consent::Wanted if is_somebody_there() => match ask(&format!("This {cost}. Go on?"))? {
-            true => Ok(()),
-            false => Err(Exit::stopped()),
-        },
-        Consent::Wanted => {
-            Err(Exit::usage(format!("this {cost}, and there is nobody here to be asked: {advice}")))
-        }
-    }
+    /// How it is allowed where nobody can be asked.
+    advice: &'static str,
+    /// Up to so many read units there is nothing more to be said.
+    settled: u64,
 }
 
-/// What it takes to read so much.
-pub(super) fn read_units(bytes: u64) -> u64 {
-    bytes.div_ceil(BYTES_OF_A_UNIT)
+impl Price {
+    /// As much as is read without a word.
+    pub(super) fn new(consent: Consent, advice: &'static str) -> Self {
+        Price { consent, advice, settled: MUCH_UNITS }
+    }
+
+    /// Says what a reading costs, if it is much, and asks whether to do it. Where nobody can be
+    /// asked it is not done.
+    pub(super) fn before(&mut self, extent: &Extent) -> Result<(), Exit> {
+        let units = extent.read_units();
+        if units <= self.settled {
+            return Ok(());
+        }
+        let items = match extent.items {
+            0 => String::new(),
+            items => format!(", and up to {} items", thousands(items)),
+        };
+        let (size, of) = (megabytes(extent.bytes), extent.of);
+        let told = thousands(units);
+        self.agree(&format!("reads up to {size} of {of}{items}: about {told} read units"))?;
+        self.settled = units.saturating_mul(2);
+        Ok(())
+    }
+
+    /// The same while it reads: how much there is DynamoDB tells every six hours only.
+    pub(super) fn so_far(&mut self, consumed: Consumed) -> Result<(), Exit> {
+        let units = consumed.read_milli / 1000;
+        if units <= self.settled {
+            return Ok(());
+        }
+        let told = thousands(units);
+        self.agree(&format!("has taken {told} read units, more than it looked like, and goes on"))?;
+        self.settled = units.saturating_mul(10);
+        Ok(())
+    }
+
+    fn agree(&self, cost: &str) -> Result<(), Exit> {
+        match self.consent {
+            Consent::Given => {
+                eprintln!("This {cost}.");
+                Ok(())
+            }
+            Consent::Wanted if is_somebody_there() => match ask(&format!("This {cost}. Go on?"))? {
+                true => Ok(()),
+                false => Err(Exit::stopped()),
+            },
+            Consent::Wanted => {
+                let advice = self.advice;
+                let why = "there is nobody here to be asked";
+                Err(Exit::usage(format!("this {cost}, and {why}: {advice}")))
+            }
+        }
+    }
 }
 
 /// Whether there is a terminal to ask on, and to answer at.
@@ -102,6 +131,7 @@ pub(super) fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::Sizes;
 
     #[test]
     fn numbers_are_read_in_threes() {
@@ -113,9 +143,32 @@ mod tests {
     }
 
     #[test]
-    fn little_is_read_without_a_word_and_much_names_its_price() {
-        assert!(before_reading(MUCH_BYTES, "the table", Consent::Wanted, "").is_ok());
-        assert!(before_reading(u64::MAX, "the table", Consent::Given, "").is_ok());
+    fn little_is_read_without_a_word_and_much_is_not_read_unasked() {
+        let extent = |bytes| Sizes { table_bytes: bytes, ..Sizes::default() }.table();
+        let mut price = Price::new(Consent::Wanted, "--yes does");
+        assert!(price.before(&extent(MUCH_UNITS * 8192)).is_ok());
+        assert!(price.before(&extent(MUCH_UNITS * 8192 + 1)).is_err());
+        assert!(Price::new(Consent::Given, "").before(&extent(u64::MAX)).is_ok());
+    }
+
+    #[test]
+    fn what_turns_out_to_be_much_is_said_once_and_again_when_it_is_ten_times_that() {
+        let consumed = |units: u64| Consumed { read_milli: units * 1000, write_milli: 0 };
+        let mut price = Price::new(Consent::Wanted, "--yes does");
+        assert!(price.so_far(consumed(MUCH_UNITS)).is_ok());
+        let refused = price.so_far(consumed(MUCH_UNITS + 1)).expect_err("nobody is there");
+        assert!(
+            refused.message().ends_with("nobody here to be asked: --yes does"),
+            "{}",
+            refused.message()
+        );
+        let mut price = Price::new(Consent::Given, "");
+        assert!(price.so_far(consumed(2000)).is_ok());
+        assert_eq!(price.settled, 20_000);
+    }
+
+    #[test]
+    fn a_size_is_said_as_the_price_list_has_it() {
         assert_eq!(megabytes(120_000_000), "120 MB");
         assert_eq!(megabytes(5_400_000_000), "5.4 GB");
     }

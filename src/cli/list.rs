@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::cost::{self, Consent};
+use super::cost::{self, Consent, Price};
 use super::exit::{Exit, say};
 use super::filter::FilterOptions;
 use super::{ConfigFile, Speech, block_on, row};
@@ -56,13 +56,14 @@ impl List {
         let now = clients.clock().now();
         let shards = self.filter.shards(&config);
         let (mut listing, extent) = desk.list(self.filter.filter(now), shards, Some(self.limit));
-        let consent = Consent::from_option(self.yes);
-        cost::before_reading(extent.bytes, extent.of, consent, "--yes reads it")?;
+        let mut price = Price::new(Consent::from_option(self.yes), "--yes reads it");
+        price.before(&extent)?;
         let mut listed = 0;
         let mut rest = Rest::None;
         while listed < self.limit
             && let Some(page) = listing.next_page().await?
         {
+            price.so_far(desk.consumed())?;
             for found in page {
                 if listed == self.limit {
                     rest = Rest::Surely;

@@ -14,6 +14,7 @@ mod filter;
 mod generate;
 mod list;
 mod pause;
+mod plain;
 mod policy;
 mod put;
 mod row;
@@ -33,7 +34,7 @@ use crate::config::Config;
 #[cfg(feature = "local")]
 use crate::local;
 use exit::Exit;
-use tasks::Wish;
+use tasks::Errand;
 
 /// Runs a DynamoDB table as a task queue for AWS Lambda.
 #[derive(Parser)]
@@ -156,8 +157,8 @@ pub fn main() -> ExitCode {
         Command::IamPolicy(policy) => policy.run(),
         Command::Stats(stats) => stats.run(),
         Command::List(list) => list.run(),
-        Command::Show(about) => about.run(Wish::Show),
-        Command::Explain(about) => about.run(Wish::Explain),
+        Command::Show(about) => about.run(Errand::Show),
+        Command::Explain(about) => about.run(Errand::Explain),
         Command::Pause(queues) => queues.run(pause::Wish::Pause),
         Command::Resume(queues) => queues.run(pause::Wish::Resume),
         Command::Retry(retry) => retry.run(),
@@ -192,6 +193,14 @@ fn person() -> String {
     let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let user = user.unwrap_or_else(|| getuid().as_raw().to_string());
     format!("{user}@{}", gethostname::gethostname().to_string_lossy())
+}
+
+fn unknown_queue(config: &Config, name: &str) -> Exit {
+    let known: Vec<_> = config.queues.iter().map(|queue| queue.name.as_str()).collect();
+    Exit::usage(format!(
+        "there is no queue {name:?} in this configuration, which has: {}",
+        known.join(", ")
+    ))
 }
 
 /// Runs a command that talks to AWS.

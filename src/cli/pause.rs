@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::exit::{Exit, say};
 use super::tasks::time;
-use super::{ConfigFile, Speech, block_on, cost, person};
+use super::{ConfigFile, Speech, block_on, cost, person, unknown_queue};
 use crate::aws::Clients;
 use crate::daemon;
 use crate::notices::Pause;
@@ -36,14 +36,10 @@ impl Queues {
 
     async fn wish(self, wish: Wish) -> Result<(), Exit> {
         let config = self.config.load()?;
-        for queue in &self.queues {
-            if config.queue(queue).is_none() {
-                let known: Vec<_> = config.queues.iter().map(|queue| queue.name.as_str()).collect();
-                return Err(Exit::usage(format!(
-                    "there is no queue {queue:?} in this configuration, which has: {}",
-                    known.join(", ")
-                )));
-            }
+        let mut unknown = self.queues.iter().filter(|queue| config.queue(queue).is_none());
+        // A pause may outlast its queue in the configuration, and is to be lifted all the same.
+        if let (Wish::Pause, Some(queue)) = (wish, unknown.next()) {
+            return Err(unknown_queue(&config, queue));
         }
         let clients = Clients::new(&daemon::place(&config.aws)).await?;
         let control = clients.table(&config.table).control().await?;
@@ -54,7 +50,7 @@ impl Queues {
                     let stands = control.pause(queue, &pause).await?;
                     let outcome = if stands == pause { "paused" } else { "paused_before" };
                     let words = match outcome {
-                        "paused" => "is paused: within seconds nothing more of it is claimed. \
+                        "paused" => "is paused: within seconds nothing more of it is started. \
                                      What runs goes on"
                             .to_owned(),
                         _ => format!(
@@ -73,6 +69,9 @@ impl Queues {
                             before.by
                         );
                         ("resumed", Some(before), words)
+                    }
+                    None if config.queue(queue).is_none() => {
+                        return Err(unknown_queue(&config, queue));
                     }
                     None => ("not_paused", None, "was not paused".to_owned()),
                 },

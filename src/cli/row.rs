@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::cost::thousands;
+use super::plain;
 use crate::aws::{Found, Record};
 use crate::task::{Status, Timestamp};
 
@@ -31,7 +32,7 @@ pub(super) fn text(found: &Found, now: Timestamp) -> String {
         "{id:<26} {queue:<12} {status:<9} {attempt:>3} {when:<18} {error}",
         id = id.to_string()
     );
-    harmless(line.trim_end())
+    plain::one_line(line.trim_end())
 }
 
 /// So many tasks, in words.
@@ -40,12 +41,6 @@ pub(super) fn tasks(count: u64) -> String {
         1 => "1 task".to_owned(),
         count => format!("{} tasks", thousands(count)),
     }
-}
-
-/// What would steer the terminal stands there as a mark.
-pub(super) fn harmless(text: &str) -> String {
-    let mark = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    text.chars().map(mark).collect()
 }
 
 /// For programs: what the item does not have is not there.

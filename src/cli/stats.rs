@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::cost::{self, Consent, thousands};
+use super::cost::{self, Consent, Price, thousands};
 use super::exit::{Exit, say};
 use super::tasks::show::away;
-use super::{ConfigFile, Speech, block_on};
-use crate::aws::{Clients, Desk, Open, Standing};
+use super::{ConfigFile, Speech, block_on, plain, unknown_queue};
+use crate::aws::{Clients, Desk, Open, Part, Standing};
 use crate::config::Config;
 use crate::daemon;
 use crate::notices::Notices;
@@ -17,9 +17,9 @@ use crate::queue::Queue;
 use crate::task::Timestamp;
 
 const HELP: &str = "\
-due, delayed and the oldest are counted from the index, as it is at this moment.
-running is what the daemons last said. How many have ended is an estimate,
-unless --scan reads the whole table.";
+due, delayed and the oldest are counted from the index, as it is at this moment;
+tasks that run are still due. running is what the daemons last said. How many
+have ended is an estimate, unless --scan reads the whole table.";
 
 /// How to have it read all the same.
 const ADVICE: &str = "--yes reads it";
@@ -33,7 +33,7 @@ pub(super) struct Stats {
     /// This queue alone
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// Read the whole table, and count exactly how many tasks have which status
+    /// Read the whole table, and count how many tasks have which status
     #[arg(long, conflicts_with = "queue")]
     scan: bool,
     /// Do not ask before reading a large table
@@ -61,23 +61,29 @@ impl Stats {
         let shards = self.shards(&config)?;
         let clients = Clients::new(&daemon::place(&config.aws)).await?;
         let desk = clients.table(&config.table).desk().await?;
-        let consent = Consent::from_option(self.yes);
-        if shards.is_none() {
-            cost::before_reading(desk.sizes().index_bytes, "the index", consent, ADVICE)?;
-        }
+        let mut price = Price::new(Consent::from_option(self.yes), ADVICE);
+        price.before(&desk.sizes().index())?;
         if self.scan {
-            cost::before_reading(desk.sizes().table_bytes, "the table", consent, ADVICE)?;
+            price.before(&desk.sizes().table())?;
         }
         let notices = super::tasks::notices(&desk).await?;
         let now = clients.clock().now();
-        let open = desk.count_open(shards.as_deref(), now).await?;
-        let lines = self.lines(&config, &notices, open, now);
+        let parts = match shards {
+            Some(shards) => shards.into_iter().map(Part::Shard).collect(),
+            None if self.scan => vec![Part::Index, Part::Table],
+            None => vec![Part::Index],
+        };
+        let mut census = desk.census(parts, now);
+        while census.next_page().await? {
+            price.so_far(desk.consumed())?;
+        }
+        let lines = self.lines(&config, &notices, census.open, now);
         match self.speech.json {
             true => lines.iter().try_for_each(|line| say(line.to_json(now)))?,
             false => say(table(&lines, now))?,
         }
         if self.scan {
-            self.say_all(&desk, &config, now).await?;
+            self.say_all(&config, census.all)?;
         } else if self.queue.is_none() {
             self.say_ended(&desk, &notices, now)?;
         }
@@ -92,13 +98,7 @@ impl Stats {
         let Some(name) = &self.queue else { return Ok(None) };
         match config.queue(name) {
             Some(queue) => Ok(Some(Queue::shards(name, queue.shards))),
-            None => {
-                let known: Vec<_> = config.queues.iter().map(|queue| &*queue.name).collect();
-                Err(Exit::usage(format!(
-                    "there is no queue {name:?} in this configuration, which has: {}",
-                    known.join(", ")
-                )))
-            }
+            None => Err(unknown_queue(config, name)),
         }
     }
 
@@ -134,13 +134,15 @@ impl Stats {
     /// How many have ended, roughly, and how to know better.
     fn say_ended(&self, desk: &Desk, notices: &Notices, now: Timestamp) -> Result<(), Exit> {
         let sizes = desk.sizes();
-        let ended = sizes.table_items.saturating_sub(sizes.index_items);
-        let units = cost::read_units(sizes.table_bytes);
+        // One item of the table may be the control item.
+        let is_told = u64::from(*notices != Notices::default());
+        let ended = sizes.table_items.saturating_sub(sizes.index_items + is_told);
+        let units = sizes.table().read_units();
         let alive: BTreeMap<_, _> =
             notices.workers.iter().filter(|(_, presence)| presence.is_alive(now)).collect();
         if self.speech.json {
             let workers = alive.iter().map(|(name, presence)| {
-                json!({ "worker": name, "activity": presence.activity,
+                json!({ "worker": name, "activity": presence.activity(),
                         "seen_s_ago": now.since(presence.seen_at).as_secs_f64() })
             });
             return say(json!({
@@ -156,20 +158,25 @@ impl Stats {
         }
         for (name, presence) in alive {
             let ago = away(presence.seen_at, now);
-            words += &format!("{name}: {}, heard of {ago}\n", presence.activity);
+            words += &format!("{name}: {}, heard of {ago}\n", presence.activity());
         }
         say(format_args!(
-            "{words}about {} have ended: an estimate, since DynamoDB counts items every six hours \
-             or so.\n`burstd stats --scan` counts them: about {} read units",
+            "{words}about {} have ended, or are not in the index: an estimate, since DynamoDB\n\
+             counts items every six hours or so.\n\
+             `burstd stats --scan` counts them: about {} read units",
             thousands(ended),
             thousands(units)
         ))
     }
 
-    /// How many have which status, exactly.
-    async fn say_all(&self, desk: &Desk, config: &Config, now: Timestamp) -> Result<(), Exit> {
+    /// How many have which status.
+    fn say_all(
+        &self,
+        config: &Config,
+        counted: BTreeMap<(String, Standing), u64>,
+    ) -> Result<(), Exit> {
         let mut counts: BTreeMap<(String, Standing), u64> = BTreeMap::new();
-        for ((shard, standing), count) in desk.count_all(now).await? {
+        for ((shard, standing), count) in counted {
             *counts.entry((queue_of(config, &shard), standing)).or_default() += count;
         }
         if !self.speech.json {
@@ -257,6 +264,6 @@ fn width<'a>(queues: impl Iterator<Item = &'a str>) -> usize {
 fn shown(queue: &str) -> String {
     match queue {
         "" => "(none)".to_owned(),
-        queue => queue.chars().map(super::tasks::show::plain).collect(),
+        queue => plain::one_line(queue),
     }
 }

@@ -34,13 +34,28 @@ pub(super) struct About {
     speech: Speech,
 }
 
-/// What is asked of the tasks.
+/// What is wished of the tasks that are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Errand {
     Show,
     Explain,
+    Change(Wish),
+}
+
+/// What is to become of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
     Retry,
     Cancel,
+}
+
+impl Wish {
+    fn word(self) -> &'static str {
+        match self {
+            Wish::Retry => "retry",
+            Wish::Cancel => "cancel",
+        }
+    }
 }
 
 /// The table, and what the configuration says of its queues.
@@ -53,16 +68,16 @@ struct Office {
 }
 
 impl About {
-    pub(super) fn run(self, wish: Wish) -> Result<(), Exit> {
-        block_on(self.answer(wish))
+    pub(super) fn run(self, errand: Errand) -> Result<(), Exit> {
+        block_on(self.answer(errand))
     }
 
-    async fn answer(self, wish: Wish) -> Result<(), Exit> {
+    async fn answer(self, errand: Errand) -> Result<(), Exit> {
         let config = self.config.load()?;
         let clients = Clients::new(&daemon::place(&config.aws)).await?;
         let desk = clients.table(&config.table).desk().await?;
-        let notices = match wish {
-            Wish::Explain => notices(&desk).await?,
+        let notices = match errand {
+            Errand::Explain => notices(&desk).await?,
             _ => Notices::default(),
         };
         // The table's own time, if it has told one.
@@ -73,7 +88,7 @@ impl About {
         }
         let mut failures = 0;
         for id in &ids {
-            let answer = office.about(wish, id).await?;
+            let answer = office.about(errand, id).await?;
             failures += u32::from(!answer.is_good);
             match self.speech.json {
                 true => say(&answer.json)?,
@@ -114,19 +129,21 @@ impl Office {
         Circumstances { record, config, notices, now: *now }
     }
 
-    async fn about(&self, wish: Wish, id: &TaskId) -> Result<Answer, StoreError> {
-        match wish {
-            Wish::Show | Wish::Explain => {
-                let record = self.desk.read(id).await?;
-                Ok(match (record, wish) {
-                    (None, _) => missing(id),
-                    (Some(record), Wish::Show) => show::answer(id, &record, self.now),
-                    (Some(record), _) => explain::answer(id, &self.circumstances(&record)),
-                })
+    async fn about(&self, errand: Errand, id: &TaskId) -> Result<Answer, StoreError> {
+        let record = self.desk.read(id);
+        Ok(match errand {
+            Errand::Show => record
+                .await?
+                .map_or_else(|| missing(id), |record| show::answer(id, &record, self.now)),
+            Errand::Explain => record.await?.map_or_else(
+                || missing(id),
+                |record| explain::answer(id, &self.circumstances(&record)),
+            ),
+            Errand::Change(Wish::Retry) => retried(id, self.desk.retry(id, self.now).await?),
+            Errand::Change(Wish::Cancel) => {
+                cancelled(id, self.desk.cancel(id, self.now).await?, self.now)
             }
-            Wish::Retry => Ok(retried(id, self.desk.retry(id, self.now).await?)),
-            Wish::Cancel => Ok(cancelled(id, self.desk.cancel(id, self.now).await?)),
-        }
+        })
     }
 }
 
@@ -148,16 +165,33 @@ fn retried(id: &TaskId, changed: Changed) -> Answer {
             };
             answer(id, true, "retried", words)
         }
-        Changed::Refused(_) => {
+        Changed::Refused(record) if record.status() == Some(Status::Running.as_str()) => {
             answer(id, false, "running", "is running; it was left alone. Cancel it first, or wait")
+        }
+        Changed::Refused(record) => {
+            let status = record.status().unwrap_or("none");
+            let words =
+                format!("was left alone: it changes just now, or its status ({status}) is none");
+            answer(id, false, "refused", &words)
         }
         Changed::Missing => missing(id),
     }
 }
 
-fn cancelled(id: &TaskId, changed: Changed) -> Answer {
+/// Whether a task that was cancelled runs on, to judge by its item before that; or after it, where
+/// a reply was lost: a task that is cancelled keeps its lease.
+fn runs_on(record: &Record, now: Timestamp) -> bool {
+    let lease = record.moment("lease_until").ok().flatten();
+    match record.status().and_then(Status::parse) {
+        Some(Status::Running) => true,
+        Some(Status::Cancelled) => lease.is_some_and(|until| until > now),
+        _ => false,
+    }
+}
+
+fn cancelled(id: &TaskId, changed: Changed, now: Timestamp) -> Answer {
     match changed {
-        Changed::Made(before) if before.status() == Some(Status::Running.as_str()) => {
+        Changed::Made(record) if runs_on(&record, now) => {
             let words =
                 "is cancelled. Its function runs on in Lambda; what it returns is discarded";
             answer(id, true, "cancelled", words)

@@ -1,7 +1,7 @@
 //! What a running daemon hears and says through the table: which queues are paused, and how things
 //! stand with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aws::{Control, DynamoStore, LambdaInvoker};
-use crate::dispatcher::{Overview, QueueOverview};
+use crate::dispatcher::{Overview, POLLING, QueueOverview};
 use crate::episode::Episode;
 use crate::notices::{Bound, Notices, Pause, Presence, REPORT_EVERY, Service};
 use crate::pulse::Pulse;
 use crate::store::StoreError;
+use crate::systemd;
 use crate::task::Timestamp;
 use crate::worker::{STORE_BACKOFF, Worker};
 
@@ -25,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What changes is said this often at most.
 const CHANGES_EVERY: Duration = Duration::from_secs(5);
+
+/// What has let go of a queue for less than this, and has it again, never let go.
+const SHORT: Duration = Duration::from_secs(15);
 
 /// Failures in a row that are no trouble yet.
 const PATIENCE: u32 = 2;
@@ -42,6 +46,8 @@ pub(super) struct Liaison {
     notices: Notices,
     /// What was last said, and when.
     said: Option<(Instant, Presence)>,
+    /// Since when what keeps tasks waiting has done so.
+    binding: Binding,
     failures: u32,
     trouble: Episode,
     pub(super) pulse: Pulse,
@@ -60,6 +66,7 @@ impl Liaison {
             overviews,
             notices: Notices::default(),
             said: None,
+            binding: Binding::default(),
             failures: 0,
             trouble: Episode::default(),
             pulse: Pulse::default(),
@@ -100,13 +107,13 @@ impl Liaison {
         let outcome = match self.control.read().await {
             Ok(notices) => {
                 self.hear(notices);
-                self.say().await
+                self.say().await.map_err(|error| (error, "nobody hears how things stand here"))
             }
-            Err(error) => Err(error),
+            Err(error) => Err((error, "pauses are not heard of; those that were stand")),
         };
         match outcome {
             Ok(()) => self.works(),
-            Err(error) => self.fails(&error),
+            Err((error, so)) => self.fails(&error, so),
         }
     }
 
@@ -147,14 +154,16 @@ impl Liaison {
     /// Says how things stand, when that is new, or when it was last said a while ago.
     async fn say(&mut self) -> Result<(), StoreError> {
         let (at, now) = (Instant::now(), self.worker.clock.now());
-        let before = self.said.as_ref().map(|(_, presence)| presence);
-        let presence = presence(&self.overviews.borrow(), before, now);
-        if presence.activity.is_empty() {
+        let overview = self.overviews.borrow().clone();
+        if overview.activity.is_empty() {
             // The dispatcher has not begun yet.
             return Ok(());
         }
+        let presence = presence(&overview, &mut self.binding, at, now);
         if let Some((said_at, before)) = &self.said {
-            let is_new = Presence { seen_at: before.seen_at, ..presence.clone() } != *before;
+            // Another worker, to which this one seemed dead, may have cleared it away.
+            let is_there = self.notices.workers.contains_key(&self.worker.name);
+            let is_new = !is_there || essence(&presence) != essence(before);
             let every = if is_new { CHANGES_EVERY } else { REPORT_EVERY };
             if at < *said_at + every {
                 return Ok(());
@@ -175,23 +184,23 @@ impl Liaison {
     }
 
     /// A table that is away for all is said elsewhere.
-    fn fails(&mut self, error: &StoreError) {
+    fn fails(&mut self, error: &StoreError, so: &str) {
         self.failures += 1;
         let is_ours = self.failures > PATIENCE && !self.worker.store_trouble.is_open();
         if is_ours && self.trouble.fault() {
-            unavailable(error);
+            unavailable(error, so);
         }
     }
 }
 
-fn unavailable(error: &StoreError) {
+fn unavailable(error: &StoreError, so: &str) {
     let fault = error.fault();
     warn!(
         event = "control.unavailable",
         operation = fault.operation,
         code = fault.code,
         error = fault.message,
-        "pauses are not heard of, or nobody hears how things stand here"
+        "{so}"
     );
 }
 
@@ -204,7 +213,8 @@ pub(super) async fn first(control: &Control, rng: &mut StdRng) -> Notices {
             Err(error) => error,
         };
         if tries == 1 {
-            unavailable(&error);
+            unavailable(&error, "nobody knows whether a queue is paused");
+            systemd::status(&format!("waiting for DynamoDB: {}", error.fault().code));
         }
         match error {
             StoreError::Unavailable(_) => sleep(STORE_BACKOFF.after(tries, rng)).await,
@@ -214,48 +224,104 @@ pub(super) async fn first(control: &Control, rng: &mut StdRng) -> Notices {
     unreachable!("it is tried for ever")
 }
 
-/// How things stand. What binds a queue does so since it was first seen to.
-fn presence(overview: &Overview, before: Option<&Presence>, now: Timestamp) -> Presence {
+/// Since when what keeps a queue's tasks waiting has done so, and when it was last seen to.
+#[derive(Debug, Default)]
+struct Binding(HashMap<String, (String, Timestamp, Instant)>);
+
+impl Binding {
+    /// What keeps a queue waiting is seen to. Since when it does; limits are left and reached
+    /// again all the time.
+    fn since(&mut self, queue: &str, why: &str, at: Instant, now: Timestamp) -> Timestamp {
+        let is_still = |(before, _, seen): &(String, Timestamp, Instant)| {
+            before == why && at.duration_since(*seen) < SHORT
+        };
+        let known = self.0.get(queue).filter(|known| is_still(known));
+        let since = known.map_or(now, |(_, since, _)| *since);
+        self.0.insert(queue.to_owned(), (why.to_owned(), since, at));
+        since
+    }
+}
+
+/// How things stand.
+fn presence(overview: &Overview, binding: &mut Binding, at: Instant, now: Timestamp) -> Presence {
     let service = |queue: &QueueOverview| {
-        let before = before.and_then(|before| before.queues.get(&queue.name)?.bound.as_ref());
-        let bound = queue.bound.as_ref().map(|(why, limit)| Bound {
-            why: why.clone(),
-            limit: *limit as u64,
-            since: before.filter(|before| before.why == *why).map_or(now, |before| before.since),
+        let bound = queue.bound.as_ref().map(|bound| Bound {
+            kind: bound.kind,
+            why: bound.why.clone(),
+            limit: bound.most.map(|most| most as u64),
+            in_flight: bound.in_flight as u64,
+            since: binding.since(&queue.name, &bound.why, at, now),
         });
         let shards = u32::try_from(queue.shards).unwrap_or(u32::MAX);
         let service = Service { shards, in_flight: queue.in_flight as u64, bound };
         (queue.name.clone(), service)
     };
     let queues: BTreeMap<_, _> = overview.queues.iter().map(service).collect();
-    Presence { seen_at: now, activity: overview.activity.to_owned(), queues }
+    let waits = (overview.activity != POLLING).then(|| overview.activity.to_owned());
+    Presence { seen_at: now, waits, queues }
+}
+
+/// What of it is worth being said at once: numbers change all the time.
+fn essence(presence: &Presence) -> Presence {
+    let mut presence = Presence { seen_at: Timestamp::default(), ..presence.clone() };
+    for service in presence.queues.values_mut() {
+        service.in_flight = service.in_flight.min(1);
+        if let Some(bound) = &mut service.bound {
+            bound.in_flight = 0;
+            bound.since = Timestamp::default();
+        }
+    }
+    presence
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatcher;
+    use crate::notices::Kind;
+
+    fn overview(why: Option<&str>, in_flight: usize) -> Overview {
+        let bound = why.map(|why| dispatcher::Bound {
+            kind: Kind::Limit,
+            of: None,
+            why: why.to_owned(),
+            most: Some(7),
+            in_flight,
+        });
+        let queue =
+            QueueOverview { name: "q".to_owned(), shards: 1, in_flight, bound, is_held: false };
+        Overview { activity: POLLING, queues: vec![queue], ..Overview::default() }
+    }
 
     #[test]
-    fn what_binds_a_queue_does_so_since_it_was_first_seen_to() {
-        let at = Timestamp::from_millis;
-        let overview = |why: Option<&str>| Overview {
-            activity: "polling",
-            queues: vec![QueueOverview {
-                name: "q".to_owned(),
-                shards: 1,
-                in_flight: 7,
-                bound: why.map(|why| (why.to_owned(), 7)),
-                is_held: false,
-            }],
-            ..Overview::default()
+    fn what_binds_a_queue_does_so_since_it_was_first_seen_to_in_spite_of_short_gaps() {
+        let (mut binding, began) = (Binding::default(), Instant::now());
+        let mut since = |why, s: u64| {
+            let (at, now) = (began + Duration::from_secs(s), Timestamp::from_millis(s * 1000));
+            let presence = presence(&overview(why, 7), &mut binding, at, now);
+            let bound = presence.queues["q"].bound.as_ref();
+            bound.map(|bound| bound.since.as_millis() / 1000)
         };
-        let since = |presence: &Presence| presence.queues["q"].bound.as_ref().map(|it| it.since);
-        let free = presence(&overview(None), None, at(1));
-        assert_eq!(since(&free), None);
-        let bound = presence(&overview(Some("max_in_flight")), Some(&free), at(2));
-        let still = presence(&overview(Some("max_in_flight")), Some(&bound), at(3));
-        assert_eq!((since(&still), still.seen_at), (Some(at(2)), at(3)));
-        let otherwise = presence(&overview(Some("broken")), Some(&still), at(4));
-        assert_eq!(since(&otherwise), Some(at(4)));
+        assert_eq!(since(None, 1), None);
+        assert_eq!(since(Some("max_in_flight"), 2), Some(2));
+        assert_eq!(since(Some("max_in_flight"), 10), Some(2));
+        assert_eq!(since(None, 20), None);
+        assert_eq!(since(Some("max_in_flight"), 24), Some(2), "it was left for 14 s");
+        assert_eq!(since(Some("broken"), 25), Some(25));
+        assert_eq!(since(Some("broken"), 40), Some(40), "it was left for 15 s");
+    }
+
+    #[test]
+    fn numbers_alone_are_not_worth_a_report() {
+        let essence = |why, in_flight| {
+            let now = Timestamp::from_millis(in_flight as u64);
+            let overview = overview(why, in_flight);
+            essence(&presence(&overview, &mut Binding::default(), Instant::now(), now))
+        };
+        assert_eq!(essence(None, 3), essence(None, 5));
+        assert_ne!(essence(None, 0), essence(None, 5), "that it works at all is");
+        assert_eq!(essence(Some("a limit"), 3), essence(Some("a limit"), 5));
+        assert_ne!(essence(Some("a limit"), 5), essence(None, 5));
+        assert_ne!(essence(Some("a limit"), 5), essence(Some("another"), 5));
     }
 }

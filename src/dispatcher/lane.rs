@@ -168,6 +168,11 @@ impl Lane {
         self.pause = None;
     }
 
+    /// Whether a broken function keeps tasks waiting: until it is probed, and while it is.
+    pub(super) fn is_broken(&self, now: Instant) -> bool {
+        self.paused_until(now).is_some() || (self.pause.is_some() && self.in_flight > 0)
+    }
+
     /// When a paused queue is to be looked at again.
     pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
         let pause = self.pause.as_ref().filter(|_| self.is_open());

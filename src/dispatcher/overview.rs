@@ -7,14 +7,12 @@ use std::time::Duration;
 use super::lane::{Lane, Load};
 use super::{Dispatcher, Limits};
 use crate::invoker::Invoker;
+use crate::notices::Kind;
 use crate::store::Store;
 use tokio::time::Instant;
 
 /// What it does when nothing is the matter.
 pub const POLLING: &str = "polling";
-
-/// What binds a queue whose function runs no task.
-pub const BROKEN: &str = "the function is broken";
 
 /// What the dispatcher is at.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,8 +44,8 @@ pub struct QueueOverview {
     pub shards: usize,
     /// Its tasks in flight.
     pub in_flight: usize,
-    /// Which limit keeps more of them from being in flight, and how many it lets be.
-    pub bound: Option<(String, usize)>,
+    /// What keeps more of them from being in flight.
+    pub bound: Option<Bound>,
     /// A person wishes that nothing of it be claimed.
     pub is_held: bool,
 }
@@ -75,16 +73,19 @@ impl fmt::Display for Overview {
     }
 }
 
-/// A limit that keeps tasks waiting.
-struct Bound {
-    /// What of; nothing when of all.
-    of: Option<String>,
+/// What keeps tasks waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// What kind of thing it is.
+    pub kind: Kind,
+    /// What it is about; nothing when about all tasks.
+    pub of: Option<String>,
     /// What it is called.
-    why: String,
-    /// How many it lets be in flight.
-    most: usize,
+    pub why: String,
+    /// How many it lets be in flight, if that is a number of tasks.
+    pub most: Option<usize>,
     /// How many of those that it is about are.
-    in_flight: usize,
+    pub in_flight: usize,
 }
 
 impl fmt::Display for Bound {
@@ -108,7 +109,8 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             // What else is in flight is not limited by it.
             Some(bound) => {
                 let others = in_flight - bound.in_flight.min(in_flight);
-                (Some(bound.to_string()), (others + bound.most).min(max_in_flight))
+                let most = bound.most.unwrap_or(max_in_flight);
+                (Some(bound.to_string()), (others + most).min(max_in_flight))
             }
             None => (None, max_in_flight),
         };
@@ -135,7 +137,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                     name: lane.queue.name.clone(),
                     shards: lane.queue.shards.len(),
                     in_flight: lane.in_flight,
-                    bound: bound.map(|bound| (bound.why, bound.most)),
+                    bound,
                     is_held: lane.is_held(),
                 }
             })
@@ -166,32 +168,33 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     fn bound_of_all(&self) -> Option<Bound> {
         let (max, in_flight) = (self.limits.max_in_flight, self.tasks.len());
         let (why, most) = match () {
-            () if in_flight >= max => ("max_in_flight", max),
-            () if self.worker.memory.is_awaited() => ("max_bytes_in_flight", in_flight),
+            () if in_flight >= max => ("max_in_flight", Some(max)),
+            () if self.worker.memory.is_awaited() => ("max_bytes_in_flight", None),
             () => return None,
         };
-        Some(Bound { of: None, why: why.to_owned(), most, in_flight })
+        Some(Bound { kind: Kind::Limit, of: None, why: why.to_owned(), most, in_flight })
     }
 }
 
 fn bound_of(lane: &Lane, load: &Load, max: usize, now: Instant) -> Option<Bound> {
     let (queue, in_flight) = (&lane.queue, lane.in_flight);
-    let of_queue = |why: &str, most| {
-        Some(Bound { of: Some(queue.name.clone()), why: why.to_owned(), most, in_flight })
+    let of_queue = |kind, why: &str, most| {
+        Some(Bound { kind, of: Some(queue.name.clone()), why: why.to_owned(), most, in_flight })
     };
     if lane.is_held() {
         // That is no limit which anybody could raise.
         return None;
     }
-    if lane.paused_until(now).is_some() {
-        return of_queue(BROKEN, 1);
+    if lane.is_broken(now) {
+        return of_queue(Kind::Broken, "the function is broken", Some(1));
     }
     if queue.max_in_flight < max && in_flight >= queue.max_in_flight {
-        return of_queue("max_in_flight of the queue", queue.max_in_flight);
+        let most = Some(queue.max_in_flight);
+        return of_queue(Kind::Limit, "max_in_flight of the queue", most);
     }
     let (why, most) = load.governor.bound(load.in_flight)?;
     let (of, why) = (Some(queue.function.name.clone()), why.to_owned());
-    Some(Bound { of, why, most: most.unwrap_or(max), in_flight: load.in_flight })
+    Some(Bound { kind: Kind::Limit, of, why, most, in_flight: load.in_flight })
 }
 
 #[cfg(test)]

@@ -64,7 +64,8 @@ async fn a_paused_queue_is_left_alone_by_every_daemon_across_restarts_until_it_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_lets_what_is_in_flight_end() {
     let (world, gate) = World::gated(std::time::Duration::from_secs(30)).await;
-    let program = Program::in_world(&world, &config());
+    let queues = format!("{}\n[queues.other]\nfunction = \"work\"\n", config());
+    let program = Program::in_world(&world, &queues);
     let daemon = program.start();
     world.put_many(5, "1").await;
     world.until_running(5).await;
@@ -73,7 +74,22 @@ async fn a_pause_lets_what_is_in_flight_end() {
     world.task("late").put().await;
     gate.add_permits(5);
     world.until_all(5, "SUCCEEDED").await;
+    world.task("later").with("queue", s("other")).put().await;
+    world.until("later", "SUCCEEDED").await;
     assert_eq!(world.status("late").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_lifted_even_of_a_queue_that_the_configuration_has_no_more() {
+    let world = World::echoing().await;
+    let before = Program::in_world(&world, &config());
+    success(&before.run(&["pause", "work"]));
+    let after = Program::in_world(&world, &config().replace("[queues.work]", "[queues.new]"));
+    let (code, _) = failure(&after.run(&["pause", "work"]));
+    assert_eq!(code, 64);
+    assert_eq!(said(&after, &["resume", "work"])["outcome"], "resumed");
+    let (code, words) = failure(&after.run(&["resume", "work"]));
+    assert_eq!(code, 64, "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,17 +98,20 @@ async fn without_yes_it_is_shown_and_nothing_is_changed() {
     ] {
         let output = program.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let shown = success(&output);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         for line in lines {
             assert!(shown.contains(line), "{line}\n{shown}");
         }
-        let changes_nothing = said.contains("Nothing was changed");
-        assert!(changes_nothing || shown.contains("No task matches"), "{arguments:?}: {said}");
-        if !arguments.contains(&"--dry-run") && changes_nothing {
-            assert!(said.contains("--yes does it"), "{said}");
+        let is_dry = arguments.contains(&"--dry-run");
+        if is_dry || shown.contains("No task matches") {
+            assert!(output.status.success(), "{arguments:?}: {said}");
+            assert_eq!(said.contains("Nothing was changed."), is_dry, "{arguments:?}: {said}");
+        } else {
+            assert_eq!(output.status.code(), Some(64), "a script must not take it for done");
+            assert!(said.contains("--yes will") && said.contains("--dry-run only shows"), "{said}");
         }
     }
-    let shown = success(&program.run(&["retry", "--queue", "work", "--json"]));
+    let shown = success(&program.run(&["retry", "--queue", "work", "--dry-run", "--json"]));
     assert_eq!(shown.lines().count(), 11, "ten tasks, and what there is");
     let told = last_line(&shown);
     assert_eq!((&told["dry_run"], &told["tasks"]), (&true.into(), &12.into()), "{told}");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::aws::Cause;
+use crate::cli::plain;
 use crate::store::Fault;
 
 /// Text is wrapped to so many columns; ...
@@ -205,20 +206,14 @@ pub(super) fn paragraphs(lines: &[Line]) -> Vec<Paragraph> {
     paragraphs
 }
 
-/// Without what steers a terminal: what others say may hold anything.
-fn harmless(text: &str) -> String {
-    let words = text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ")
-}
-
 impl Paragraph {
     /// All of it on one line.
     pub(super) fn text(&self) -> String {
         let words = self.words.split_at(VERDICT_COLUMNS);
-        let words = format!("{}{}", words.0, harmless(words.1));
+        let words = format!("{}{}", words.0, plain::words(words.1));
         match &self.advice {
             None => words,
-            Some(advice) => format!("{words} -> {}", harmless(advice)),
+            Some(advice) => format!("{words} -> {}", plain::words(advice)),
         }
     }
 
@@ -226,10 +221,10 @@ impl Paragraph {
     pub(super) fn wrapped(&self) -> String {
         let (verdict, words) = self.words.split_at(VERDICT_COLUMNS);
         let indent = " ".repeat(VERDICT_COLUMNS);
-        let mut text = wrap(verdict, &harmless(words));
+        let mut text = wrap(verdict, &plain::words(words));
         if let Some(advice) = &self.advice {
             text.push('\n');
-            text += &wrap(&indent, &format!("-> {}", harmless(advice)));
+            text += &wrap(&indent, &format!("-> {}", plain::words(advice)));
         }
         text
     }

@@ -5,9 +5,9 @@ use tokio::time::sleep;
 
 use super::Wish;
 use super::preview::Preview;
-use super::writing::Writing;
+use super::writing::{Meant, Writing};
 use crate::aws::{Desk, Extent, Filter, Listing, Retryable, Run};
-use crate::cli::cost::{self, Consent};
+use crate::cli::cost::{self, Consent, Price, thousands};
 use crate::cli::exit::{Exit, say};
 use crate::cli::filter::FilterOptions;
 use crate::cli::{person, row};
@@ -59,14 +59,8 @@ impl Campaign {
     /// Shows what would be done, and does it if somebody says so.
     pub(super) async fn show_and_ask(&self) -> Result<(), Exit> {
         let unfinished = self.unfinished().await?;
-        let count = self.preview(unfinished.as_ref(), Consent::Wanted).await?;
-        let word = self.word();
-        if !cost::is_somebody_there() {
-            if count > 0 {
-                eprintln!("Nothing was changed. --yes does it: it will {word} them.");
-            }
-            return Ok(());
-        }
+        let preview = self.preview(unfinished.as_ref(), Consent::Wanted).await?;
+        let (count, word) = (preview.count(), self.wish.word());
         if count == 0 {
             // There is nothing that it could go on with.
             if let Some(run) = unfinished {
@@ -74,9 +68,24 @@ impl Campaign {
             }
             return Ok(());
         }
-        let question = format!("{} {}, at {}?", capital(word), row::tasks(count), self.rate.text);
-        match cost::ask(&question)? {
-            true => self.do_it(Some(count)).await,
+        if !cost::is_somebody_there() {
+            return Err(Exit::usage(format!(
+                "nothing was changed, since there is nobody here to be asked: --yes will {word} \
+                 them, and --dry-run only shows them"
+            )));
+        }
+        let tasks = row::tasks(count);
+        let mut question = format!(
+            "{} {tasks}, at {}: about {} write units",
+            capital(word),
+            self.rate.text,
+            thousands(self.desk.sizes().write_units(count))
+        );
+        if !preview.has_kept_all() {
+            question += ", and the same reading once more";
+        }
+        match cost::ask(&format!("{question}?"))? {
+            true => self.do_it(Some(preview)).await,
             false => {
                 eprintln!("Nothing was changed.");
                 Ok(())
@@ -86,18 +95,25 @@ impl Campaign {
 
     /// Does it at once.
     pub(super) async fn carry_out(&self) -> Result<(), Exit> {
-        let Extent { bytes, of } = self.list(self.clock.now()).1;
-        cost::before_reading(bytes, of, Consent::Given, ADVICE)?;
+        let extent = self.list(self.filter_of(self.clock.now())).1;
+        Price::new(Consent::Given, ADVICE).before(&extent)?;
         self.do_it(None).await
     }
 
-    async fn do_it(&self, expected: Option<u64>) -> Result<(), Exit> {
+    async fn do_it(&self, preview: Option<Preview>) -> Result<(), Exit> {
         // From now on Ctrl-C is heard, and ends nothing in the middle of a write.
         let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
-        let run = self.begin(&shutdown).await?;
-        let began = run.as_ref().map_or_else(|| self.clock.now(), |run| run.began);
+        // What has been shown is what is meant, however long the answer took.
+        let shown_at = preview.as_ref().map_or_else(|| self.clock.now(), Preview::began);
+        let run = self.begin(shown_at, &shutdown).await?;
+        let began = run.as_ref().map_or(shown_at, |run| run.began);
         let filter = self.filter_of(began);
-        let listing = self.list_with(filter.clone()).0;
+        let expected = preview.as_ref().map(Preview::count);
+        let meant =
+            match preview.filter(|preview| preview.has_kept_all() && preview.began() == began) {
+                Some(preview) => Meant::Shown(preview.into_tasks()),
+                None => Meant::Listed(Box::new(self.list(filter.clone()).0)),
+            };
         let writing = Writing {
             wish: self.wish,
             desk: &self.desk,
@@ -106,20 +122,19 @@ impl Campaign {
             rate: self.rate.per_second,
             shutdown,
         };
-        let (tally, outcome) = writing.write(listing, expected).await;
+        let (tally, outcome) = writing.write(meant, expected).await;
+        if outcome.is_ok()
+            && let Some(run) = &run
+        {
+            self.desk.control().end_run(run).await?;
+        }
         match self.json {
-            true => say(tally.json(self.word(), run.as_ref().map(|run| run.began)))?,
+            true => say(tally.json(self.wish, run.as_ref().map(|run| run.began)))?,
             false => say(tally.words(self.wish))?,
         }
-        match outcome {
-            Ok(()) => {}
-            Err(exit) => {
-                eprintln!("It is unfinished: the same command goes on with it.");
-                return Err(exit);
-            }
-        }
-        if let Some(run) = run {
-            self.desk.control().end_run(&run).await?;
+        if let Err(exit) = outcome {
+            eprintln!("It is unfinished: the same command goes on with it.");
+            return Err(exit);
         }
         match tally.rejected {
             0 => Ok(()),
@@ -129,11 +144,11 @@ impl Campaign {
 
     /// Notes on the control item that a retry begins; or finds there that it goes on. Cancelled
     /// tasks are no longer meant by the filter, so cancelling needs no note.
-    async fn begin(&self, shutdown: &Shutdown) -> Result<Option<Run>, Exit> {
+    async fn begin(&self, began: Timestamp, shutdown: &Shutdown) -> Result<Option<Run>, Exit> {
         if self.wish != Wish::Retry {
             return Ok(None);
         }
-        let (new, control) = (self.new_run(), self.desk.control());
+        let (new, control) = (self.new_run(began), self.desk.control());
         let run = match self.start {
             Start::GoOn => control.begin_run(&new).await?,
             Start::Afresh => control.begin_run_afresh(&new).await?,
@@ -156,41 +171,40 @@ impl Campaign {
         if self.wish != Wish::Retry || self.start == Start::Afresh {
             return Ok(None);
         }
-        let run = self.desk.control().unfinished(&self.new_run()).await?;
+        let run = self.desk.control().unfinished(&self.new_run(self.clock.now())).await?;
         run.iter().for_each(tell_of);
         Ok(run)
     }
 
-    fn new_run(&self) -> Run {
+    fn new_run(&self, began: Timestamp) -> Run {
         Run {
-            command: self.word().to_owned(),
+            command: self.wish.word().to_owned(),
             filter: self.filter.words(),
-            began: self.clock.now(),
+            began,
             by: person(),
         }
     }
 
-    async fn preview(&self, unfinished: Option<&Run>, consent: Consent) -> Result<u64, Exit> {
-        let began = unfinished.map_or_else(|| self.clock.now(), |run| run.began);
-        let (mut listing, Extent { bytes, of }) = self.list(began);
-        cost::before_reading(bytes, of, consent, ADVICE)?;
-        let mut preview = Preview::new(self.clock.now(), self.json);
+    async fn preview(&self, unfinished: Option<&Run>, consent: Consent) -> Result<Preview, Exit> {
+        let now = self.clock.now();
+        let began = unfinished.map_or(now, |run| run.began);
+        let (mut listing, extent) = self.list(self.filter_of(began));
+        let mut price = Price::new(consent, ADVICE);
+        price.before(&extent)?;
+        let mut preview = Preview::new(began, now, self.json);
         while let Some(page) = listing.next_page().await? {
-            page.iter().try_for_each(|found| preview.add(found))?;
+            price.so_far(self.desk.consumed())?;
+            page.into_iter().try_for_each(|found| preview.add(found))?;
         }
         match self.json {
-            true => say(preview.json(self.word()))?,
+            true => say(preview.json(self.wish))?,
             false if preview.count() == 0 => say("No task matches.")?,
             false => say(preview.words(self.wish))?,
         }
-        Ok(preview.count())
+        Ok(preview)
     }
 
-    fn list(&self, began: Timestamp) -> (Listing, Extent) {
-        self.list_with(self.filter_of(began))
-    }
-
-    fn list_with(&self, filter: Filter) -> (Listing, Extent) {
+    fn list(&self, filter: Filter) -> (Listing, Extent) {
         self.desk.list(filter, self.shards.clone(), None)
     }
 
@@ -199,13 +213,6 @@ impl Campaign {
         let retryable = Retryable { began, now: self.clock.now() };
         let retryable = (self.wish == Wish::Retry).then_some(retryable);
         Filter { retryable, ..self.filter.filter(began) }
-    }
-
-    fn word(&self) -> &'static str {
-        match self.wish {
-            Wish::Retry => "retry",
-            _ => "cancel",
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::campaign::{Campaign, Rate, Start};
-use super::{About, Wish};
+use super::{About, Errand, Wish};
 use crate::aws::{Clients, Wanted};
 use crate::cli::cost::{self, is_somebody_there};
 use crate::cli::exit::Exit;
@@ -24,8 +24,8 @@ TIME is now, -1h, epoch seconds, or 2026-11-22T10:00:00Z:
   burstd retry --queue thumbs --since -1h --error ValueError --rate 50/s
 
 A retry by filter that is interrupted goes on when the same command is given
-again, on any machine with the same table: each task is retried once, and one
-that has failed again since the retry began is left alone.";
+within a day, on any machine with the same table: each task is retried once, and
+one that has failed again since the retry began is left alone.";
 
 const CANCEL_HELP: &str = "\
 A task that is cancelled does not run, unless it is retried. One that runs goes
@@ -37,7 +37,9 @@ TIME is now, -1h, epoch seconds, or 2026-11-22T10:00:00Z:
 
   burstd cancel --queue thumbs --status PENDING
 
-A cancel by filter that is interrupted goes on when the command is given again.";
+A cancel by filter that is interrupted goes on when the command is given again.
+Tasks that are inserted while it runs may be cancelled, too: pause the queue
+or its producer first if they must not be.";
 
 /// Have tasks run again
 #[derive(Args)]
@@ -71,7 +73,7 @@ struct Change {
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterOptions,
-    /// Every task that the command can act on; needs --yes
+    /// Every task that the command can act on; where nobody can be asked, with --yes
     #[arg(long, conflicts_with_all = ["queue", "status", "since", "error"])]
     all: bool,
     /// Do it without showing it first, and without a question
@@ -110,7 +112,7 @@ impl Change {
     fn run(self, wish: Wish, start: Start) -> Result<(), Exit> {
         let Change { ids, speech, .. } = self;
         match ids.is_empty() {
-            false => About { config: self.config, ids, speech }.run(wish),
+            false => About { config: self.config, ids, speech }.run(Errand::Change(wish)),
             true => block_on(Change { ids, ..self }.by_filter(wish, start)),
         }
     }
@@ -143,16 +145,17 @@ impl Change {
     /// Which tasks are meant, with their statuses.
     fn meant(&self, wish: Wish) -> Result<FilterOptions, String> {
         let is = |statuses: &[Status]| statuses.iter().copied().map(Wanted::Is).collect();
-        let (word, by_itself, all): (_, Vec<_>, Vec<_>) = match wish {
+        let (by_itself, all): (Vec<_>, Vec<_>) = match wish {
             Wish::Retry => {
                 let all = Status::ALL.into_iter().filter(|status| *status != Status::Running);
-                ("retry", is(&[Status::Failed]), is(&all.collect::<Vec<_>>()))
+                (is(&[Status::Failed]), is(&all.collect::<Vec<_>>()))
             }
-            _ => {
+            Wish::Cancel => {
                 let open = is(&[Status::Pending, Status::Running]);
-                ("cancel", open.clone(), open)
+                (open.clone(), open)
             }
         };
+        let word = wish.word();
         let filter = self.filter.clone();
         match (self.all, filter.is_empty()) {
             (false, true) => Err(format!(

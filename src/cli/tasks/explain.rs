@@ -6,8 +6,7 @@ use super::show::away;
 use super::{Answer, time};
 use crate::aws::Record;
 use crate::config::Config;
-use crate::dispatcher::{BROKEN, POLLING};
-use crate::notices::{Notices, Service};
+use crate::notices::{Bound, Kind, Notices, Service};
 use crate::queue::Queue;
 use crate::task::{Status, TaskId, Timestamp};
 
@@ -134,41 +133,54 @@ impl Circumstances<'_> {
     /// What keeps the workers that serve its queue.
     fn bound(&self) -> Reason {
         let servers = self.servers();
-        let activity = |worker: &str| self.notices.workers[worker].activity.as_str();
-        let idle = servers
-            .iter()
-            .find(|(worker, service)| service.bound.is_none() && activity(worker) == POLLING);
-        if let Some((worker, _)) = idle {
+        let waits = |worker: &str| self.notices.workers[worker].waits.as_deref();
+        let is_ready = |(worker, service): &&(&str, &Service)| {
+            service.bound.is_none() && waits(worker).is_none()
+        };
+        if let Some((worker, _)) = servers.iter().find(is_ready) {
             let words = format!(
                 "nothing keeps it: it is due and nobody's, and {worker}, which serves its queue, \
-                 has room for it; it is claimed within `[poll] max`"
+                 has room. It is claimed when its turn comes: within `[poll] max` if nothing else \
+                 of its queue is due"
             );
             return ("ready", words);
         }
-        let (mut code, mut told) = ("limit", Vec::new());
-        for (worker, service) in servers {
-            let Some(bound) = &service.bound else {
-                code = "worker_waits";
-                told.push(format!("{worker} is {}", activity(worker)));
-                continue;
-            };
-            let (why, lasted) = (&bound.why, away(bound.since, self.now));
-            let lasted = lasted.trim_end_matches(" ago");
-            if why == BROKEN {
-                code = "function_broken";
-                let words = "its queue waits and probes it; see `lambda.broken` in the log of";
-                told.push(format!("{why}, since {}: {words} {worker}", time(bound.since)));
-            } else {
-                let (of_it, limit) = (service.in_flight, bound.limit);
-                let of_it =
-                    if of_it < limit { format!(", {of_it} of its queue") } else { String::new() };
-                told.push(format!(
-                    "{worker} has {limit} in flight of the {limit} that {why} allows{of_it}, for \
-                     {lasted} now"
-                ));
-            }
-        }
+        let kind = |(_, service): &(&str, &Service)| Some(service.bound.as_ref()?.kind);
+        let kinds: Vec<_> = servers.iter().map(kind).collect();
+        let code = match () {
+            () if kinds.contains(&Some(Kind::Limit)) => "limit",
+            () if kinds.contains(&Some(Kind::Broken)) => "function_broken",
+            () => "worker_waits",
+        };
+        let told = servers.iter().map(|(worker, service)| match (&service.bound, waits(worker)) {
+            (Some(bound), _) => self.told(worker, service, bound),
+            (None, waits) => format!("{worker} is {}", waits.unwrap_or_default()),
+        });
+        let told: Vec<_> = told.collect();
         (code, format!("it is due and nobody's, and waits: {}", told.join("; ")))
+    }
+
+    /// What keeps one worker.
+    fn told(&self, worker: &str, service: &Service, bound: &Bound) -> String {
+        let Bound { kind, why, limit, in_flight, since } = bound;
+        if *kind == Kind::Broken {
+            let since = time(*since);
+            return format!(
+                "{why}, since {since}: its queue waits and probes it; see `lambda.broken` in the \
+                 log of {worker}"
+            );
+        }
+        let lasted = away(*since, self.now);
+        let lasted = lasted.trim_end_matches(" ago");
+        let of_it = match service.in_flight {
+            of_it if of_it < *in_flight => format!(", {of_it} of its queue"),
+            _ => String::new(),
+        };
+        let allowed = match limit {
+            Some(limit) => format!("of the {limit} that {why} allows"),
+            None => format!("and no room for more by {why}"),
+        };
+        format!("{worker} has {in_flight} in flight {allowed}{of_it}, for {lasted} now")
     }
 }
 
@@ -241,3 +253,6 @@ fn too_late(record: &Record, now: Timestamp) -> Option<Reason> {
     );
     Some(("deadline_passed", words))
 }
+
+#[cfg(test)]
+mod tests;

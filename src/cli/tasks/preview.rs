@@ -9,7 +9,7 @@ use super::Wish;
 use crate::aws::Found;
 use crate::cli::cost::thousands;
 use crate::cli::exit::{Exit, say};
-use crate::cli::row;
+use crate::cli::{plain, row};
 use crate::task::{Status, Timestamp};
 
 /// So many tasks are shown.
@@ -18,10 +18,17 @@ const SHOWN: u64 = 10;
 /// More kinds than this are counted together: a table may have anything as a queue.
 const KINDS: usize = 100;
 
+/// As many are kept, so that they need not be read again before they are changed.
+const KEPT: usize = 10_000;
+
 /// The tasks that were found so far.
 pub(super) struct Preview {
+    /// The moment from which on the filter was meant.
+    began: Timestamp,
     now: Timestamp,
     json: bool,
+    /// The first of them.
+    tasks: Vec<Found>,
     count: u64,
     running: u64,
     /// By status and queue.
@@ -29,8 +36,22 @@ pub(super) struct Preview {
 }
 
 impl Preview {
-    pub(super) fn new(now: Timestamp, json: bool) -> Self {
-        Preview { now, json, count: 0, running: 0, kinds: BTreeMap::new() }
+    pub(super) fn new(began: Timestamp, now: Timestamp, json: bool) -> Self {
+        let (tasks, kinds) = (Vec::new(), BTreeMap::new());
+        Preview { began, now, json, tasks, count: 0, running: 0, kinds }
+    }
+
+    pub(super) fn began(&self) -> Timestamp {
+        self.began
+    }
+
+    /// Whether none had to be let go of.
+    pub(super) fn has_kept_all(&self) -> bool {
+        self.tasks.len() as u64 == self.count
+    }
+
+    pub(super) fn into_tasks(self) -> Vec<Found> {
+        self.tasks
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -38,15 +59,15 @@ impl Preview {
     }
 
     /// Counts a task, and shows it if it is one of the first.
-    pub(super) fn add(&mut self, found: &Found) -> Result<(), Exit> {
+    pub(super) fn add(&mut self, found: Found) -> Result<(), Exit> {
         if self.count < SHOWN {
             match self.json {
-                true => say(row::json(found))?,
+                true => say(row::json(&found))?,
                 false if self.count == 0 => {
                     say(row::HEADER)?;
-                    say(row::text(found, self.now))?;
+                    say(row::text(&found, self.now))?;
                 }
-                false => say(row::text(found, self.now))?,
+                false => say(row::text(&found, self.now))?,
             }
         }
         self.count += 1;
@@ -60,15 +81,18 @@ impl Preview {
         } else {
             *self.kinds.entry(kind).or_default() += 1;
         }
+        if self.tasks.len() < KEPT {
+            self.tasks.push(found);
+        }
         Ok(())
     }
 
-    pub(super) fn json(&self, command: &str) -> Value {
+    pub(super) fn json(&self, wish: Wish) -> Value {
         let kinds = self.kinds.iter().map(
             |((status, queue), count)| json!({ "status": status, "queue": queue, "tasks": count }),
         );
         let kinds: Vec<_> = kinds.collect();
-        json!({ "command": command, "dry_run": true, "tasks": self.count, "of": kinds })
+        json!({ "command": wish.word(), "dry_run": true, "tasks": self.count, "of": kinds })
     }
 
     pub(super) fn words(&self, wish: Wish) -> String {
@@ -81,7 +105,7 @@ impl Preview {
         }
         line(&format!("\n{:<12} {:<20} {:>12}", "STATUS", "QUEUE", "TASKS"));
         for ((status, queue), count) in &self.kinds {
-            let (status, queue) = (row::harmless(status), row::harmless(queue));
+            let (status, queue) = (plain::one_line(status), plain::one_line(queue));
             line(&format!("{status:<12} {queue:<20} {:>12}", thousands(*count)));
         }
         let count = row::tasks(self.count);

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Answer, time};
 use crate::aws::Record;
+use crate::cli::plain;
 use crate::task::{Attempt, TaskId, Timestamp};
 
 /// What the item says, in the order of a task's life.
@@ -30,7 +31,7 @@ const WORDS: [(&str, &str); 8] = [
 pub(super) fn answer(id: &TaskId, record: &Record, now: Timestamp) -> Answer {
     let mut words = format!("{id}\n");
     let mut line = |label: &str, value: &str| {
-        let value = value.chars().map(plain).collect::<String>();
+        let value = plain::lines(value);
         writeln!(words, "  {label:<13} {value}").expect("writing to a string cannot fail");
     };
     line("status", record.status().unwrap_or("none: it is new"));
@@ -57,16 +58,6 @@ pub(super) fn answer(id: &TaskId, record: &Record, now: Timestamp) -> Answer {
         line(&format!("attempt {}", attempt.number), &told(&attempt));
     }
     Answer { words: words.trim_end().to_owned(), json: record.to_json(), is_good: true }
-}
-
-/// What would steer the terminal stands there as a mark, and a tab as a space.
-pub(crate) fn plain(c: char) -> char {
-    match c {
-        '\t' => ' ',
-        '\n' => c,
-        c if c.is_control() => char::REPLACEMENT_CHARACTER,
-        c => c,
-    }
 }
 
 fn told(attempt: &Attempt) -> String {

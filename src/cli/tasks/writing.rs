@@ -15,7 +15,7 @@ use crate::cli::row;
 use crate::clock::Clock;
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
-use crate::task::{Status, TaskId, Timestamp};
+use crate::task::{TaskId, Timestamp};
 
 /// Writes under way at once.
 const AT_ONCE: usize = 16;
@@ -47,13 +47,31 @@ pub(super) struct Tally {
     pub(super) rejected: u64,
 }
 
+/// The tasks that are meant.
+pub(super) enum Meant {
+    /// These, which were shown.
+    Shown(Vec<Found>),
+    /// Those that are still to be found.
+    Listed(Box<Listing>),
+}
+
+impl Meant {
+    async fn next_page(&mut self) -> Result<Option<Vec<Found>>, StoreError> {
+        match self {
+            Meant::Shown(tasks) if tasks.is_empty() => Ok(None),
+            Meant::Shown(tasks) => Ok(Some(std::mem::take(tasks))),
+            Meant::Listed(listing) => listing.next_page().await,
+        }
+    }
+}
+
 type Written = (TaskId, Result<Changed, StoreError>);
 
 impl Writing<'_> {
     /// Changes all tasks of the listing. What was begun is ended, whatever happens.
     pub(super) async fn write(
         &self,
-        mut listing: Listing,
+        mut meant: Meant,
         expected: Option<u64>,
     ) -> (Tally, Result<(), Exit>) {
         let bar = bar(expected);
@@ -62,7 +80,7 @@ impl Writing<'_> {
         let mut outcome = tokio::select! {
             biased;
             () = self.shutdown.draining() => Err(Exit::unavailable("it was interrupted")),
-            outcome = self.write_all(&mut listing, &mut writes, &mut tally, &bar) => outcome,
+            outcome = self.write_all(&mut meant, &mut writes, &mut tally, &bar) => outcome,
         };
         loop {
             let written = tokio::select! {
@@ -71,7 +89,7 @@ impl Writing<'_> {
                 written = writes.join_next() => written,
             };
             let Some(written) = written else { break };
-            outcome = outcome.and(tally.add(written, &bar));
+            outcome = outcome.and(tally.add(written, self.clock.now(), &bar));
         }
         bar.finish_and_clear();
         (tally, outcome)
@@ -79,18 +97,18 @@ impl Writing<'_> {
 
     async fn write_all(
         &self,
-        listing: &mut Listing,
+        meant: &mut Meant,
         writes: &mut JoinSet<Written>,
         tally: &mut Tally,
         bar: &ProgressBar,
     ) -> Result<(), Exit> {
         let mut pace = Pace::new(self.rate);
-        while let Some(page) = listing.next_page().await? {
+        while let Some(page) = meant.next_page().await? {
             for found in page {
                 pace.turn().await;
                 while writes.len() >= AT_ONCE {
                     let written = writes.join_next().await.expect("there are some");
-                    tally.add(written, bar)?;
+                    tally.add(written, self.clock.now(), bar)?;
                 }
                 writes.spawn(self.change(found));
             }
@@ -104,7 +122,7 @@ impl Writing<'_> {
         async move {
             let changed = match wish {
                 Wish::Retry => desk.retry_found(&found, &filter, now).await,
-                _ => desk.cancel_found(&found, &filter, now).await,
+                Wish::Cancel => desk.cancel_found(&found, &filter, now).await,
             };
             (found.id, changed)
         }
@@ -112,13 +130,18 @@ impl Writing<'_> {
 }
 
 impl Tally {
-    fn add(&mut self, written: Result<Written, JoinError>, bar: &ProgressBar) -> Result<(), Exit> {
+    fn add(
+        &mut self,
+        written: Result<Written, JoinError>,
+        now: Timestamp,
+        bar: &ProgressBar,
+    ) -> Result<(), Exit> {
         let (id, changed) = written.map_err(Exit::software)?;
         match changed {
             Ok(Changed::Made(before)) => {
                 self.done += 1;
                 bar.inc(1);
-                self.running += u64::from(before.status() == Some(Status::Running.as_str()));
+                self.running += u64::from(super::runs_on(&before, now));
             }
             Ok(Changed::Refused(_)) => self.changed += 1,
             Ok(Changed::Missing) => self.gone += 1,
@@ -131,9 +154,9 @@ impl Tally {
         Ok(())
     }
 
-    pub(super) fn json(&self, command: &str, began: Option<Timestamp>) -> Value {
+    pub(super) fn json(&self, wish: Wish, began: Option<Timestamp>) -> Value {
         let mut json = json!({
-            "command": command,
+            "command": wish.word(),
             "done": self.done,
             "changed_meanwhile": self.changed,
             "gone": self.gone,
@@ -151,7 +174,7 @@ impl Tally {
         let is = |count| if count == 1 { "is" } else { "are" };
         let mut words = match wish {
             Wish::Retry => format!("{done} {} due now.", is(self.done)),
-            _ => format!("{done} {} cancelled.", is(self.done)),
+            Wish::Cancel => format!("{done} {} cancelled.", is(self.done)),
         };
         if wish == Wish::Cancel && self.running > 0 {
             let go_on = if self.running == 1 { "goes" } else { "go" };
