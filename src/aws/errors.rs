@@ -71,7 +71,9 @@ pub enum Cause {
     Missing,
     /// Credentials that AWS takes.
     Credentials,
-    /// AWS itself, or its patience.
+    /// Patience: AWS answers, and has no capacity left for the call.
+    Busy,
+    /// AWS itself.
     Away,
     /// Sense, in AWS's eyes.
     Wrong,
@@ -81,6 +83,8 @@ impl Cause {
     /// What an error code says. One that nobody has heard of is nobody's fault here.
     pub fn of(fault: &Fault) -> Cause {
         match fault.code.as_str() {
+            _ if fault.is_throttle() => Cause::Busy,
+            "TooManyRequestsException" => Cause::Busy,
             "AccessDeniedException"
             | "AccessDenied"
             | "NotAuthorized"

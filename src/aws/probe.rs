@@ -13,15 +13,16 @@ use aws_smithy_runtime_api::http::Response;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use http::Version;
 use rand::{RngExt as _, make_rng, rngs::StdRng};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 pub use functions::{Account, Settings};
 pub use identity::{Credentials, Identity};
 pub use table::Survey;
 
 use super::Clients;
-use super::errors::fault;
+use super::errors::{Cause, fault};
 use super::meter::Meter;
+use super::patience::BACKOFF;
 use super::transport::Transport;
 use crate::clock::Clock;
 use crate::store::{Consumed, Fault};
@@ -31,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Calls that are timed, after a first one that makes the connection.
 const TIMED: usize = 5;
+
+/// How often AWS is asked for what it has no capacity for.
+const TRIES_OF_BUSY: u32 = 6;
 
 /// Tries one table, and functions.
 #[derive(Debug)]
@@ -103,6 +107,21 @@ where
         Ok(answer) => answer.map_err(|error| fault(operation, &error)),
         Err(_) => Err(no_answer(operation)),
     }
+}
+
+/// Asks again what AWS has no capacity for at the moment: where many functions are asked about,
+/// and others ask, too, that is soon.
+async fn ask_again<T>(call: impl AsyncFn() -> Result<T, Fault>) -> Result<T, Fault> {
+    let mut rng: StdRng = make_rng();
+    for tries in 1..TRIES_OF_BUSY {
+        match call().await {
+            Err(fault) if Cause::of(&fault) == Cause::Busy => {
+                sleep(BACKOFF.after(tries, &mut rng)).await;
+            }
+            answer => return answer,
+        }
+    }
+    call().await
 }
 
 fn no_answer(operation: &'static str) -> Fault {

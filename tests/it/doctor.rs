@@ -1,11 +1,9 @@
 //! What `burstd doctor` finds: each kind of trouble has its line, its verdict and its exit code.
 
 use std::process::Output;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::{ProjectionType, ScalarAttributeType};
 use burstd::local::functions::built_in;
 use burstd::local::lambda::{Answer, Call};
 use burstd::local::limits::Limits;
@@ -15,6 +13,7 @@ use serde_json::Value;
 use crate::support::program::{Program, check, command};
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::raw::{Raw, Reply};
+use crate::support::tables::create_table;
 use crate::support::tls::TlsLambda;
 use crate::support::world::{World, config, config_with};
 
@@ -178,6 +177,33 @@ async fn each_right_that_is_missing_is_told_and_those_that_can_be_done_without_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_aws_has_no_capacity_for_is_asked_again_and_is_no_lack_of_a_right() {
+    let world = World::echoing().await;
+    let pass = |_: &str, _: &str| Fate::Pass;
+    let lambda = Proxy::start(&world.lambda.url(), pass).await;
+    let program = Program::between(&world.dynamodb.url(), &lambda.url, &config());
+    let throttled_first = |times: u32| {
+        let asked = AtomicU32::new(0);
+        move |called: &str, _: &str| match called.ends_with("/configuration")
+            && asked.fetch_add(1, Ordering::Relaxed) < times
+        {
+            true => Fate::Refuse(429, "TooManyRequestsException"),
+            false => Fate::Pass,
+        }
+    };
+    let what = "lambda:GetFunctionConfiguration";
+    lambda.plan(throttled_first(2));
+    let report = examine(&program).await;
+    assert_eq!((report.code, report.failed()), (Some(0), vec![]));
+    lambda.plan(throttled_first(u32::MAX));
+    let report = examine(&program).await;
+    report.says(what, "fail", "TooManyRequestsException");
+    let advice = report.about(what)["advice"].to_string();
+    assert!(advice.contains("ask again in a while"), "{advice}");
+    assert_eq!(report.code, Some(69), "nothing is wrong here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_not_there_is_told_and_what_needs_it_is_not_tried() {
     let world = World::echoing().await;
     let config = config().replace("table = \"tasks\"", "table = \"others\"");
@@ -191,43 +217,6 @@ async fn a_table_that_is_not_there_is_told_and_what_needs_it_is_not_tried() {
     assert_eq!(report.errors, format!("burstd: 1 of {} checks failed\n", report.lines.len()));
 }
 
-/// A table `others`, with these keys, and an index if it is to have one.
-async fn make_table(
-    world: &World,
-    keys: &[(&str, ScalarAttributeType)],
-    projection: Option<ProjectionType>,
-) {
-    use ScalarAttributeType::{N, S};
-    let attribute = |name: &str, kind: &ScalarAttributeType| {
-        let attribute = AttributeDefinition::builder().attribute_name(name);
-        attribute.attribute_type(kind.clone()).build().expect("it is complete")
-    };
-    let schema = |names: &[&str]| {
-        let key = |(name, kind): (&&str, KeyType)| {
-            let key = KeySchemaElement::builder().attribute_name(*name).key_type(kind);
-            key.build().expect("it is complete")
-        };
-        names.iter().zip([KeyType::Hash, KeyType::Range]).map(key).collect::<Vec<_>>()
-    };
-    let names: Vec<_> = keys.iter().map(|(name, _)| *name).collect();
-    let mut request = world.client.create_table().table_name("others");
-    request = request.billing_mode(BillingMode::PayPerRequest);
-    request = request.set_key_schema(Some(schema(&names)));
-    for (name, kind) in keys {
-        request = request.attribute_definitions(attribute(name, kind));
-    }
-    if let Some(projection) = projection {
-        request = request.attribute_definitions(attribute("queue", &S));
-        request = request.attribute_definitions(attribute("due", &N));
-        let index = GlobalSecondaryIndex::builder()
-            .index_name("due-index")
-            .set_key_schema(Some(schema(&["queue", "due"])))
-            .projection(Projection::builder().projection_type(projection).build());
-        request = request.global_secondary_indexes(index.build().expect("it is complete"));
-    }
-    request.send().await.expect("the table is made");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_is_missing_or_too_large_and_ttl_that_is_off_are_told() {
     let others = |keys: &str| config_with(keys).replace("table = \"tasks\"", "table = \"others\"");
@@ -237,7 +226,7 @@ async fn an_index_that_is_missing_or_too_large_and_ttl_that_is_off_are_told() {
         (Some(ProjectionType::KeysOnly), "ok", "as burstd needs it", 0),
     ] {
         let world = World::echoing().await;
-        make_table(&world, &[("id", ScalarAttributeType::S)], projection).await;
+        create_table(&world, "others", &[("id", ScalarAttributeType::S)], projection).await;
         let report = examine(&Program::in_world(&world, &others(""))).await;
         report.says("index", verdict, words);
         report.says("ttl", "ok", "no queue has retention");
@@ -258,7 +247,7 @@ async fn with_keys_of_any_type_a_write_is_tried_and_nothing_is_written() {
         (vec![("number", N), ("bytes", B)], "number (N) and bytes (B)"),
     ] {
         let world = World::echoing().await;
-        make_table(&world, &keys, Some(ProjectionType::KeysOnly)).await;
+        create_table(&world, "others", &keys, Some(ProjectionType::KeysOnly)).await;
         let report = examine(&Program::in_world(&world, &config)).await;
         report.says("table", "ok", words);
         for action in ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Query"] {

@@ -1,7 +1,7 @@
 //! `burstd list`: which tasks there are.
 
 use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
+use aws_sdk_dynamodb::types::{AttributeValue, ProjectionType, ScalarAttributeType};
 use burstd::aws::{Clients, Filter};
 use serde_json::Value;
 
@@ -249,7 +249,8 @@ async fn any_primary_key_will_do() {
         ("odd-names", vec![("error", S, s("a")), ("the job.", N, n(1))], "a/1"),
         ("index-attributes", vec![("queue", S, s("work")), ("due", N, n(5))], "work/5"),
     ] {
-        create_table(&world, table, &key).await;
+        let keys: Vec<_> = key.iter().map(|(name, kind, _)| (*name, kind.clone())).collect();
+        create_table(&world, table, &keys, Some(ProjectionType::KeysOnly)).await;
         let mut item = Item::from([("queue".into(), s("work")), ("due".into(), n(5))]);
         item.extend(key.iter().map(|(name, _, value)| ((*name).to_owned(), value.clone())));
         let put = world.client.put_item().table_name(table).set_item(Some(item)).send();

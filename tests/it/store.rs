@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
+use aws_sdk_dynamodb::types::{AttributeValue, ProjectionType, ScalarAttributeType};
 use burstd::aws::{Clients, DynamoStore};
 use burstd::claim::{Rev, Terms};
 use burstd::invoker::{Failure, TaskResult};
@@ -340,7 +340,8 @@ async fn any_primary_key_will_do() {
             Some(KeyValue::N("5".into())),
         ),
     ] {
-        create_table(&world, name, &key).await;
+        let keys: Vec<_> = key.iter().map(|(name, kind, _)| (*name, kind.clone())).collect();
+        create_table(&world, name, &keys, Some(ProjectionType::KeysOnly)).await;
         let mut item = Item::from([("queue".into(), s("work")), ("due".into(), n(5))]);
         item.extend(key.iter().map(|(name, _, value)| ((*name).to_owned(), value.clone())));
         let put = world.client.put_item().table_name(name).set_item(Some(item)).send();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_lambda::types::InvocationType;
 
-use super::{Endpoint, Probe, ask, measure};
+use super::{Endpoint, Probe, ask, ask_again, measure};
 use crate::aws::invoker::without_qualifier;
 use crate::store::Fault;
 
@@ -56,7 +56,7 @@ impl Probe {
     pub async fn try_invoke(&self, function: &str) -> Result<(), Fault> {
         let request = self.clients.lambda.invoke().function_name(function);
         let request = request.invocation_type(InvocationType::DryRun);
-        ask(INVOKE, request.send()).await.map(drop)
+        ask_again(async || ask(INVOKE, request.clone().send()).await).await.map(drop)
     }
 
     /// A function's own settings.
@@ -66,7 +66,8 @@ impl Probe {
     /// When they are not told.
     pub async fn settings(&self, function: &str) -> Result<Settings, Fault> {
         let request = self.clients.lambda.get_function_configuration().function_name(function);
-        let output = ask("lambda:GetFunctionConfiguration", request.send()).await?;
+        let operation = "lambda:GetFunctionConfiguration";
+        let output = ask_again(async || ask(operation, request.clone().send()).await).await?;
         // Lambda's own default, should it ever leave the field out.
         let seconds = output.timeout().and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(3);
         Ok(Settings {
@@ -86,7 +87,8 @@ impl Probe {
     pub async fn reserved(&self, function: &str) -> Result<Option<u32>, Fault> {
         let request = self.clients.lambda.get_function_concurrency();
         let request = request.function_name(without_qualifier(function));
-        let output = ask("lambda:GetFunctionConcurrency", request.send()).await?;
+        let operation = "lambda:GetFunctionConcurrency";
+        let output = ask_again(async || ask(operation, request.clone().send()).await).await?;
         Ok(output.reserved_concurrent_executions().and_then(|most| u32::try_from(most).ok()))
     }
 
@@ -97,7 +99,8 @@ impl Probe {
     /// When it is not told.
     pub async fn account(&self) -> Result<Account, Fault> {
         let request = self.clients.lambda.get_account_settings();
-        let output = ask("lambda:GetAccountSettings", request.send()).await?;
+        let operation = "lambda:GetAccountSettings";
+        let output = ask_again(async || ask(operation, request.clone().send()).await).await?;
         let Some(limit) = output.account_limit else { return Ok(Account::default()) };
         Ok(Account {
             concurrency: u32::try_from(limit.concurrent_executions).ok().filter(|most| *most > 0),

@@ -1,9 +1,6 @@
 //! Finding out: all that is asked of this machine and of AWS, before anything is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use tokio::task::JoinSet;
 
 use super::line::{Tried, Untold};
 use crate::aws::{
@@ -132,7 +129,7 @@ impl Findings {
     pub(super) async fn find(config: &Config) -> (Findings, Consumed) {
         let machine = Machine { descriptors: descriptors::limits(), memory: usage::memory_limit() };
         let probe = match Clients::new(&daemon::place(&config.aws)).await {
-            Ok(clients) => Arc::new(clients.probe(&config.table)),
+            Ok(clients) => clients.probe(&config.table),
             Err(error) => {
                 let why = "there is no region";
                 let region = Err(error.to_string());
@@ -203,7 +200,7 @@ fn names(config: &Config) -> BTreeSet<String> {
 
 /// All that Lambda tells.
 async fn functions(
-    probe: &Arc<Probe>,
+    probe: &Probe,
     config: &Config,
 ) -> (Tried<Endpoint>, BTreeMap<String, Function>, Tried<Account>) {
     let names = names(config);
@@ -214,14 +211,12 @@ async fn functions(
         let functions = names.into_iter().map(|name| (name, Function::not_tried(why)));
         return (lambda, functions.collect(), Err(Untold::NotTried(why)));
     }
-    let mut asked = JoinSet::new();
-    for name in names {
-        let probe = probe.clone();
-        asked.spawn(async move {
-            let function = Function::find(&probe, &name).await;
-            (name, function)
-        });
-    }
     let account = probe.account().await.map_err(Untold::from);
-    (lambda, asked.join_all().await.into_iter().collect(), account)
+    // One after another: Lambda allows few such calls in a second, and the daemons make some, too.
+    let mut functions = BTreeMap::new();
+    for name in names {
+        let function = Function::find(probe, &name).await;
+        functions.insert(name, function);
+    }
+    (lambda, functions, account)
 }

@@ -41,7 +41,7 @@ impl Blame {
         match Cause::of(fault) {
             Cause::Denied => Blame::Right,
             Cause::Missing | Cause::Wrong => Blame::Configuration,
-            Cause::Credentials | Cause::Away => Blame::Way,
+            Cause::Credentials | Cause::Busy | Cause::Away => Blame::Way,
         }
     }
 }
@@ -163,6 +163,7 @@ pub(super) fn remedy(fault: &Fault) -> String {
         Cause::Missing => "correct its name or the region, or make it".to_owned(),
         Cause::Credentials => "renew the credentials, or use others".to_owned(),
         Cause::Wrong => "correct what AWS objects to".to_owned(),
+        Cause::Busy => "ask again in a while: AWS answers, and has no capacity left".to_owned(),
         Cause::Away => {
             "see whether it can be reached from here: endpoint, network, proxy".to_owned()
         }

@@ -1,50 +1,48 @@
 //! Tables with other keys than that of `burstd table create`.
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement,
-    KeyType, Projection, ProjectionType, ScalarAttributeType,
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
 };
 
 use super::world::World;
 
-/// A table with this key, the last of which is the sort key if there are two.
+/// A table with this key, the last of which is the sort key if there are two; and with an index
+/// that shows so much, if it is to have one.
 pub async fn create_table(
     world: &World,
-    name: &str,
-    key: &[(&str, ScalarAttributeType, AttributeValue)],
+    table: &str,
+    key: &[(&str, ScalarAttributeType)],
+    index: Option<ProjectionType>,
 ) {
-    let element = |name: &str, key_type| {
-        let element = KeySchemaElement::builder().attribute_name(name).key_type(key_type);
-        element.build().expect("it is complete")
+    let schema = |names: &[&str]| {
+        let element = |(name, kind): (&&str, KeyType)| {
+            let element = KeySchemaElement::builder().attribute_name(*name).key_type(kind);
+            element.build().expect("it is complete")
+        };
+        names.iter().zip([KeyType::Hash, KeyType::Range]).map(element).collect::<Vec<_>>()
     };
-    let attribute = |name: &str, kind: &ScalarAttributeType| {
-        let definition = AttributeDefinition::builder().attribute_name(name);
-        definition.attribute_type(kind.clone()).build().expect("it is complete")
-    };
-    let mut request = world
-        .client
-        .create_table()
-        .table_name(name)
-        .billing_mode(BillingMode::PayPerRequest)
-        .global_secondary_indexes(
-            GlobalSecondaryIndex::builder()
-                .index_name("due-index")
-                .key_schema(element("queue", KeyType::Hash))
-                .key_schema(element("due", KeyType::Range))
-                .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
-                .build()
-                .expect("it is complete"),
-        );
-    let mut definitions = vec![("queue", ScalarAttributeType::S), ("due", ScalarAttributeType::N)];
-    for (index, (name, kind, _)) in key.iter().enumerate() {
-        let key_type = if index == 0 { KeyType::Hash } else { KeyType::Range };
-        request = request.key_schema(element(name, key_type));
-        if !definitions.iter().any(|(defined, _)| defined == name) {
-            definitions.push((name, kind.clone()));
+    let mut attributes = key.to_vec();
+    let of_index = [("queue", ScalarAttributeType::S), ("due", ScalarAttributeType::N)];
+    for (name, kind) in of_index.into_iter().filter(|_| index.is_some()) {
+        if !attributes.iter().any(|(known, _)| *known == name) {
+            attributes.push((name, kind));
         }
     }
-    for (name, kind) in definitions {
-        request = request.attribute_definitions(attribute(name, &kind));
+    let names: Vec<_> = key.iter().map(|(name, _)| *name).collect();
+    let mut request = world.client.create_table().table_name(table);
+    request = request.billing_mode(BillingMode::PayPerRequest);
+    request = request.set_key_schema(Some(schema(&names)));
+    for (name, kind) in attributes {
+        let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind);
+        request = request.attribute_definitions(attribute.build().expect("it is complete"));
+    }
+    if let Some(projection) = index {
+        let index = GlobalSecondaryIndex::builder()
+            .index_name("due-index")
+            .set_key_schema(Some(schema(&["queue", "due"])))
+            .projection(Projection::builder().projection_type(projection).build());
+        request = request.global_secondary_indexes(index.build().expect("it is complete"));
     }
     request.send().await.expect("the table is made");
 }
