@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,14 +15,12 @@ use dynoxide::types::AttributeValue;
 use dynoxide::{Database, ImportOptions};
 use tokio::time::{Instant, sleep};
 
-use crate::{Daemon, Starts, functions, print_idle, print_starts, task};
+use crate::{ANYWHERE, Daemon, Starts, functions, print_idle, print_starts, task};
 
 const FINISHED: usize = 1_000_000;
 
 /// Items that are put in one transaction.
 const BATCH: usize = 50_000;
-
-const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) async fn measure() -> io::Result<()> {
     with(0).await?;

@@ -1,7 +1,6 @@
 //! The daemon before a function with a limit: how full it keeps it, and how often it asks in vain.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use burstd::aws::Clients;
@@ -11,7 +10,7 @@ use burstd::local::limits::Limits;
 use burstd::local::place;
 use tokio::time::{interval, sleep};
 
-use crate::{Daemon, task};
+use crate::{ANYWHERE, Daemon, task};
 
 /// A function that may run 200 times at once, and does not say so.
 pub(crate) async fn of_200() -> io::Result<()> {
@@ -44,11 +43,10 @@ impl Case {
             Answer::Returned(b"{}".to_vec())
         });
         function.max_concurrency = self.limit;
-        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let dynamodb = EmbeddedDynamoDb::start(anywhere, None)?;
+        let dynamodb = EmbeddedDynamoDb::start(ANYWHERE, None)?;
         let functions = Functions::from([("work".to_owned(), function)]);
         let limits = Limits { ramp: self.ramp, is_secret: true, ..Limits::default() };
-        let lambda = EmbeddedLambda::limited(anywhere, functions, limits)?;
+        let lambda = EmbeddedLambda::limited(ANYWHERE, functions, limits)?;
         let clients = Clients::new(&place(&dynamodb.url(), &lambda.url())).await;
         let table = clients.map_err(io::Error::other)?.table("tasks");
         table.create().await.map_err(io::Error::other)?;

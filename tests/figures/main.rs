@@ -3,17 +3,18 @@
 //! `cargo bench --bench figures -- limited` and `-- ramp` measure the governor before a function
 //! with a limit, `-- tasks` the CPU of each task, `-- memory` what the largest items take,
 //! `-- finished` what a million finished items cost, `-- functions` what local mode adds to users'
-//! own functions. `burstd bench` measures the transport.
+//! own functions, `-- operate` what the operator's commands take on 100,000 tasks. `burstd bench` measures the transport.
 
 mod finished;
 mod functions;
 mod limited;
 mod memory;
+mod operate;
 mod tasks;
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ const IDLE: Duration = Duration::from_secs(20);
 const NEW_TASKS: usize = 200;
 const BURST: u64 = 500;
 
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// When each task's function began, by task id.
 type Starts = Arc<Mutex<Vec<(String, Instant)>>>;
 
@@ -46,6 +49,7 @@ async fn main() -> io::Result<()> {
         Some("functions") => functions::measure().await,
         Some("finished") => finished::measure().await,
         Some("memory") => memory::measure().await,
+        Some("operate") => operate::measure().await,
         Some("endpoints") => tasks::endpoints().await,
         _ => daemon().await,
     }
@@ -54,9 +58,8 @@ async fn main() -> io::Result<()> {
 /// The daemon's figures.
 async fn daemon() -> io::Result<()> {
     let starts = Starts::default();
-    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let dynamodb = EmbeddedDynamoDb::start(anywhere, None)?;
-    let lambda = EmbeddedLambda::start(anywhere, functions(&starts))?;
+    let dynamodb = EmbeddedDynamoDb::start(ANYWHERE, None)?;
+    let lambda = EmbeddedLambda::start(ANYWHERE, functions(&starts))?;
     let clients = Clients::new(&place(&dynamodb.url(), &lambda.url())).await;
     let table = clients.map_err(io::Error::other)?.table("tasks");
     table.create().await.map_err(io::Error::other)?;

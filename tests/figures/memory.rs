@@ -1,7 +1,6 @@
 //! What ten thousand tasks of the largest size take of the daemon's memory.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use burstd::aws::{Clients, NewTask};
@@ -10,7 +9,7 @@ use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFuncti
 use burstd::local::place;
 use tokio::time::{Instant, sleep};
 
-use crate::{Daemon, task};
+use crate::{ANYWHERE, Daemon, task};
 
 const TASKS: u64 = 10_000;
 
@@ -19,14 +18,13 @@ const PAYLOAD_BYTES: usize = 390 * 1024;
 
 pub(crate) async fn measure() -> io::Result<()> {
     let directory = tempfile::TempDir::new()?;
-    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let function = LocalFunction::new(Duration::from_secs(10), async |_: Call| {
         sleep(Duration::from_secs(2)).await;
         Answer::Returned(b"{}".to_vec())
     });
     let file = directory.path().join("tasks.db");
-    let dynamodb = EmbeddedDynamoDb::start(anywhere, Some(&file))?;
-    let lambda = EmbeddedLambda::start(anywhere, Functions::from([("work".to_owned(), function)]))?;
+    let dynamodb = EmbeddedDynamoDb::start(ANYWHERE, Some(&file))?;
+    let lambda = EmbeddedLambda::start(ANYWHERE, Functions::from([("work".to_owned(), function)]))?;
     let clients = Clients::new(&place(&dynamodb.url(), &lambda.url())).await;
     let table = clients.map_err(io::Error::other)?.table("tasks");
     table.create().await.map_err(io::Error::other)?;

@@ -1,7 +1,6 @@
 //! What a task costs the daemon, at work for a while, table and functions in another process.
 
 use std::io::{self, BufRead as _, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use burstd::usage;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::{Daemon, task};
+use crate::{ANYWHERE, Daemon, task};
 
 const TASKS: usize = 10_000;
 
@@ -23,9 +22,8 @@ pub(crate) async fn endpoints() -> io::Result<()> {
         sleep(Duration::from_millis(100)).await;
         Answer::Returned(b"{}".to_vec())
     });
-    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let dynamodb = EmbeddedDynamoDb::start(anywhere, None)?;
-    let lambda = EmbeddedLambda::start(anywhere, Functions::from([("work".to_owned(), function)]))?;
+    let dynamodb = EmbeddedDynamoDb::start(ANYWHERE, None)?;
+    let lambda = EmbeddedLambda::start(ANYWHERE, Functions::from([("work".to_owned(), function)]))?;
     println!("{}\n{}", dynamodb.url(), lambda.url());
     tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new())).await??;
     Ok(())
