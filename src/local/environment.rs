@@ -6,7 +6,6 @@
 //! that it is at. The clock of an invocation begins when its event is handed out; that of the
 //! initialisation when the process starts.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
 use std::process::ExitStatus;
@@ -19,6 +18,7 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 use super::environments::Environments;
 use super::lambda::{Answer, Call, Ended};
@@ -31,8 +31,12 @@ use super::runtime_api::{self, Event, Heard, Request};
 /// (docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html).
 const INITIALISATION: Duration = Duration::from_secs(10);
 
-/// How long a process may take to ask for the next event after it has answered.
+/// How long a process may take at the least to ask for the next event after it has answered. It may
+/// use up the invocation's time for it, as in Lambda.
 const COMING_BACK: Duration = Duration::from_secs(2);
+
+/// What Lambda says of a process that ended without an error.
+pub(super) const NO_REASON: &str = "Runtime exited without providing a reason";
 
 /// An event for an environment.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ enum Phase {
     Waiting(Heard, Instant),
     /// It has one.
     Busy(Current),
-    /// It has answered, and has not asked for the next one yet.
+    /// It has answered, and may take until then to ask for the next one.
     ComingBack(Instant),
 }
 
@@ -89,6 +93,7 @@ pub(super) async fn live(of: Arc<Environments>, call: Arc<Call>, first: oneshot:
         Ok(started) => started,
         Err(error) => {
             let ended = failed(&call, "Runtime.InvalidEntrypoint", &error.to_string());
+            of.gone();
             // Nobody waits for it any more: that is no loss.
             first.send(Err(ended)).ok();
             return;
@@ -113,17 +118,21 @@ pub(super) async fn live(of: Arc<Environments>, call: Arc<Call>, first: oneshot:
         tokio::select! {
             biased;
             Some(request) = requests.recv() => environment.hear(request),
+            // No event is for a process that has ended.
+            status = environment.child.wait() => break End::Exited(status),
             Some(job) = jobs.recv(), if is_waiting => environment.hand_out(job),
             Ok((stream, _)) = listener.accept() => {
                 connections.spawn(runtime_api::serve(stream, tell.clone()));
             }
-            status = environment.child.wait() => break End::Exited(status),
             () = sleep_until(until) => break End::Late,
             () = environment.output.more() => {}
             Some(_) = connections.join_next() => {}
         }
     };
-    environment.end(end);
+    // Who finds it in the pool from now on, finds that it is closed; and what it was given and has
+    // not taken up, another one gets.
+    drop(jobs);
+    environment.end(&end);
 }
 
 /// Why an environment ends.
@@ -148,7 +157,7 @@ impl Environment {
             Phase::Initialising => self.began + INITIALISATION + self.of.program.timeout,
             Phase::Waiting(_, since) => *since + self.of.host.idle_time(),
             Phase::Busy(current) => current.began + self.of.program.timeout,
-            Phase::ComingBack(since) => *since + COMING_BACK,
+            Phase::ComingBack(until) => *until,
         }
     }
 
@@ -157,10 +166,7 @@ impl Environment {
         match event {
             Event::Next => self.waits(heard),
             Event::InitError(payload) => {
-                if let Some((call, first)) = self.first.take() {
-                    let log = self.output.finish(&call.request_id);
-                    first.send(Err(Ended { answer: Answer::Errored(payload), log })).ok();
-                }
+                self.never_begins(|_| Answer::Errored(payload));
                 heard.accepted();
             }
             Event::Answer { request_id, answer } => self.answers(&request_id, answer, heard),
@@ -188,26 +194,50 @@ impl Environment {
                 self.of.has_come_back();
                 self.of.freed(jobs);
             }
-            // It asks again, or after it has said that it cannot begin.
-            (Phase::Waiting(..) | Phase::Initialising | Phase::Busy(_), None) => {}
+            // It asks again: the first request has nobody behind it any more, most likely.
+            (Phase::Waiting(heard, _), None) => {
+                let message = "another request for the next event has taken the place of this one";
+                heard.refused(403, "InvalidStateTransition", message);
+            }
+            // After it has said that it cannot begin.
+            (Phase::Initialising | Phase::Busy(_), None) => {}
         }
+    }
+
+    /// Tells the first caller that it cannot begin. Lambda bills that, too.
+    fn never_begins(&mut self, answer: impl FnOnce(&Call) -> Answer) {
+        let Some((call, first)) = self.first.take() else { return };
+        let answer = answer(&call);
+        let init = Some(self.began.elapsed());
+        let report = self.of.bill(Duration::ZERO, init, &call.request_id, &answer);
+        let log = self.output.finish(&call.request_id) + &report;
+        // Nobody waits for it any more: that is no loss.
+        first.send(Err(Ended { answer, log })).ok();
     }
 
     fn hand_out(&mut self, job: Job) {
         let Job { call, answer } = job;
         let began = Instant::now();
-        let busy = Phase::Busy(Current { call: call.clone(), began, answer });
-        let Phase::Waiting(heard, _) = std::mem::replace(&mut self.phase, busy) else {
+        let coming_back = Phase::ComingBack(began + COMING_BACK);
+        let Phase::Waiting(heard, _) = std::mem::replace(&mut self.phase, coming_back) else {
             unreachable!("jobs are taken while it waits");
         };
+        if heard.is_gone() {
+            // Its connection broke. It may ask again; another one gets the event.
+            self.of.comes_back();
+            return;
+        }
+        self.phase = Phase::Busy(Current { call: call.clone(), began, answer });
         self.output.begin(&call.request_id);
         heard.event(&call, self.of.program.timeout);
     }
 
     /// It answers an invocation: the one that it is at, or its answer is refused.
     fn answers(&mut self, request_id: &str, answer: Answer, heard: Heard) {
-        match std::mem::replace(&mut self.phase, Phase::ComingBack(Instant::now())) {
+        match std::mem::replace(&mut self.phase, Phase::Initialising) {
             Phase::Busy(current) if current.call.request_id == request_id => {
+                let until = current.began + self.of.program.timeout;
+                self.phase = Phase::ComingBack(until.max(Instant::now() + COMING_BACK));
                 if let Answer::TooLarge = answer {
                     let words = "Exceeded maximum allowed payload size (6291556 bytes).";
                     heard.refused(413, "RequestEntityTooLarge", words);
@@ -234,37 +264,53 @@ impl Environment {
     }
 
     /// Ends it: the process, and all that it has started in its group.
-    fn end(mut self, end: End) {
+    fn end(mut self, end: &End) {
         self.kill();
-        let is_late = matches!(end, End::Late);
-        let (error_type, mut words) = match end {
+        let (error_type, words) = match end {
+            End::Exited(Ok(status)) if self.is_no_program(*status) => {
+                ("Runtime.InvalidEntrypoint", "its program cannot be run".to_owned())
+            }
             End::Exited(status) => ("Runtime.ExitError", exit_words(status)),
-            End::Late => ("Sandbox.Timedout", String::new()),
+            End::Late => {
+                let timeout = self.of.program.timeout.as_secs_f64();
+                ("Sandbox.Timedout", format!("Task timed out after {timeout:.2} seconds"))
+            }
         };
-        if is_late {
-            let timeout = self.of.program.timeout.as_secs_f64();
-            write!(words, "Task timed out after {timeout:.2} seconds")
-                .expect("writing to a string cannot fail");
-        }
-        if let Some((call, first)) = self.first.take() {
-            let log = self.output.finish(&call.request_id);
-            let ended = failed(&call, error_type, &words);
-            first.send(Err(Ended { log, ..ended })).ok();
-        }
+        self.never_begins(|call| failed(call, error_type, &words).answer);
         match std::mem::replace(&mut self.phase, Phase::Initialising) {
             Phase::Busy(current) => {
                 let Ended { answer, .. } = failed(&current.call, error_type, &words);
                 self.finish(current, answer);
             }
-            Phase::ComingBack(_) => self.of.has_come_back(),
+            Phase::ComingBack(_) => {
+                self.of.has_come_back();
+                self.ended_alone(match end {
+                    End::Exited(_) => &words,
+                    End::Late => "it did not ask for the next event in time, and was killed",
+                });
+            }
+            Phase::Waiting(..) if matches!(end, End::Exited(_)) => self.ended_alone(&words),
             Phase::Initialising | Phase::Waiting(..) => {}
         }
         self.output.rest();
         self.of.gone();
     }
-}
 
-impl Environment {
+    /// Whether the process never became the function's program.
+    fn is_no_program(&self, status: ExitStatus) -> bool {
+        matches!(self.phase, Phase::Initialising) && status.code() == Some(process::NO_PROGRAM)
+    }
+
+    /// Says how a process ended that had no invocation which could tell.
+    fn ended_alone(&self, reason: &str) {
+        warn!(
+            event = "function.ended",
+            function = self.of.name,
+            reason,
+            "its process ended between two invocations; the next one gets another"
+        );
+    }
+
     fn kill(&mut self) {
         if let Some(group) = self.group.take() {
             process::kill(group);
@@ -279,11 +325,11 @@ impl Drop for Environment {
 }
 
 /// How a process ended, in Lambda's words.
-fn exit_words(status: io::Result<ExitStatus>) -> String {
+fn exit_words(status: &io::Result<ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match status {
         Ok(status) => match (status.code(), status.signal()) {
-            (Some(0), _) => "Runtime exited without providing a reason".to_owned(),
+            (Some(0), _) => NO_REASON.to_owned(),
             (Some(code), _) => format!("Runtime exited with error: exit status {code}"),
             (None, Some(signal)) => {
                 let name = match signal {
@@ -302,7 +348,7 @@ fn exit_words(status: io::Result<ExitStatus>) -> String {
 }
 
 /// An end that the function itself has no word in.
-fn failed(call: &Call, error_type: &str, words: &str) -> Ended {
+pub(super) fn failed(call: &Call, error_type: &str, words: &str) -> Ended {
     let message = format!("RequestId: {} Error: {words}", call.request_id);
     let answer = Answer::Raised { error_type: error_type.to_owned(), message };
     Ended { answer, log: String::new() }

@@ -14,12 +14,16 @@ use super::ledger::{Ledger, Usage};
 use super::warden::Warden;
 use crate::config::Program;
 
-/// So many processes begin at once, of all functions together. With more on two cores they take so
-/// long that each looks as if it hung.
+/// So many processes of a function begin at once. With more on two cores they take so long that
+/// each looks as if it hung.
 const STARTS_AT_ONCE: usize = 4;
 
-/// One that has not begun after so long does not keep others from beginning.
-const LONGEST_TURN: Duration = Duration::from_secs(1);
+/// One that has not begun after so long does not keep others of the function from beginning.
+const LONGEST_TURN: Duration = Duration::from_secs(10);
+
+/// A call that was handed to so many environments in a row, each of which ended before it took the
+/// event, is not handed to another one.
+const MOST_ENVIRONMENTS: u32 = 3;
 
 /// A runtime asks for its next event in less than a millisecond; one that does not is not waited
 /// for.
@@ -30,7 +34,6 @@ const COMING_BACK: Duration = Duration::from_millis(50);
 pub struct Host {
     /// The program burstd itself, which each process begins as.
     burstd: PathBuf,
-    starts: Arc<Semaphore>,
     warden: Arc<Warden>,
     /// An environment that had nothing to do for so long is ended.
     idle_time: Duration,
@@ -45,8 +48,7 @@ impl Host {
     /// When the process cannot be started that looks after the others.
     pub fn new(burstd: PathBuf, idle_time: Duration) -> std::io::Result<Self> {
         let warden = Arc::new(Warden::start(&burstd)?);
-        let starts = Arc::new(Semaphore::new(STARTS_AT_ONCE));
-        Ok(Host { burstd, starts, warden, idle_time })
+        Ok(Host { burstd, warden, idle_time })
     }
 
     /// The program burstd itself.
@@ -71,6 +73,7 @@ pub struct Environments {
     pub(super) program: Program,
     pub(super) host: Host,
     pool: Mutex<Pool>,
+    starts: Semaphore,
     freed: Notify,
     ledger: Mutex<Ledger>,
 }
@@ -84,6 +87,8 @@ struct Pool {
     coming_back: usize,
     /// How many of these somebody waits for.
     expected: usize,
+    /// All that there are, whatever they are at.
+    alive: u32,
 }
 
 impl Pool {
@@ -100,7 +105,8 @@ impl Environments {
     pub fn new(name: String, program: Program, host: Host) -> Arc<Self> {
         let ledger = Mutex::new(Ledger::new(program.memory_mb));
         let (pool, freed) = (Mutex::default(), Notify::new());
-        Arc::new(Environments { name, program, host, pool, freed, ledger })
+        let starts = Semaphore::new(STARTS_AT_ONCE);
+        Arc::new(Environments { name, program, host, pool, starts, freed, ledger })
     }
 
     /// What the function has used so far.
@@ -111,7 +117,7 @@ impl Environments {
     /// Runs one invocation in an environment of its own.
     pub(super) async fn invoke(self: &Arc<Self>, call: Call) -> Ended {
         let call = Arc::new(call);
-        loop {
+        for _ in 0..MOST_ENVIRONMENTS {
             let jobs = match self.environment(&call).await {
                 Ok(jobs) => jobs,
                 Err(ended) => return ended,
@@ -123,6 +129,12 @@ impl Environments {
                 return ended;
             }
         }
+        environment::failed(&call, "Runtime.ExitError", environment::NO_REASON)
+    }
+
+    /// How many environments there are, whatever they are at.
+    pub(super) fn alive(&self) -> u32 {
+        self.pool().alive
     }
 
     /// A warm environment, or a new one. Whoever waits for a new one takes one that becomes free
@@ -146,6 +158,7 @@ impl Environments {
             }
             let (first, mut begun) = oneshot::channel();
             self.ledger().started();
+            self.pool().alive += 1;
             #[expect(clippy::disallowed_methods, reason = "it outlives its first invocation")]
             tokio::spawn(environment::live(self.clone(), call.clone(), first));
             let in_time = timeout(LONGEST_TURN, &mut begun).await;
@@ -161,7 +174,7 @@ impl Environments {
     /// A turn to begin an environment, from this moment on.
     async fn turn(&self, from: Instant) -> SemaphorePermit<'_> {
         sleep_until(from).await;
-        self.host.starts.acquire().await.expect("it is never closed")
+        self.starts.acquire().await.expect("it is never closed")
     }
 
     /// One that comes back from its last invocation at this moment.
@@ -211,7 +224,9 @@ impl Environments {
 
     /// An environment has ended.
     pub(super) fn gone(&self) {
-        self.pool().idle.retain(|jobs| !jobs.is_closed());
+        let mut pool = self.pool();
+        pool.alive -= 1;
+        pool.idle.retain(|jobs| !jobs.is_closed());
     }
 
     /// An invocation has ended: Lambda's line about it.

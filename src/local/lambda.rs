@@ -29,6 +29,8 @@ use super::protocol;
 pub struct Call {
     /// The function's name, without account and qualifier.
     pub function: String,
+    /// The alias or version that was called, if one was named.
+    pub qualifier: Option<String>,
     /// Lambda's id of the request.
     pub request_id: String,
     /// The event.
@@ -166,9 +168,10 @@ impl fmt::Debug for LocalFunction {
     }
 }
 
-/// The ARN of a function here.
-pub(super) fn arn(name: &str) -> String {
-    format!("arn:aws:lambda:{}:000000000000:function:{name}", super::REGION)
+/// The ARN of a function here, or of an alias or version of it.
+pub(super) fn arn(name: &str, qualifier: Option<&str>) -> String {
+    let qualifier = qualifier.map(|qualifier| format!(":{qualifier}")).unwrap_or_default();
+    format!("arn:aws:lambda:{}:000000000000:function:{name}{qualifier}", super::REGION)
 }
 
 /// The functions of an endpoint, by name.

@@ -29,7 +29,6 @@ pub(super) struct Gate {
 
 #[derive(Debug, Default)]
 struct State {
-    running: u32,
     functions: BTreeMap<String, Function>,
     /// The concurrency that is reserved for functions, and is their limit.
     reserved: BTreeMap<String, u32>,
@@ -38,8 +37,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Function {
     running: u32,
-    /// Environments that are warm and idle.
-    idle: u32,
+    /// Environments that there are, where nobody else counts them.
+    alive: u32,
     /// New environments that may be made, as of then.
     new: Option<(f64, Instant)>,
 }
@@ -95,30 +94,39 @@ impl Gate {
     }
 
     /// Lets a call in, or answers as Lambda does.
-    pub(super) fn admit(self: &Arc<Self>, name: &str) -> Result<Admission, Answer> {
+    /// `alive` is how many environments the function has, where that is counted elsewhere.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        name: &str,
+        alive: Option<u32>,
+    ) -> Result<Admission, Answer> {
         let mut state = self.state();
         let state = &mut *state;
         let own_limit = state.reserved.get(name).copied();
+        let is_full = self.limits.account_concurrency.is_some_and(|account| {
+            let reserved: u32 = state.reserved.values().sum();
+            let others = state.functions.iter();
+            let others = others.filter(|(name, _)| !state.reserved.contains_key(*name));
+            let running: u32 = others.map(|(_, function)| function.running).sum();
+            running >= account.saturating_sub(reserved)
+        });
         let function = state.functions.entry(name.to_owned()).or_default();
         if own_limit.is_some_and(|limit| function.running >= limit) {
             return Err(throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
         }
-        let is_full = self.limits.account_concurrency.is_some_and(|most| state.running >= most);
-        if (own_limit.is_none() && is_full) || !function.has_environment(self.limits.ramp) {
+        if (own_limit.is_none() && is_full) || !function.has_environment(self.limits.ramp, alive) {
             return Err(throttled("ConcurrentInvocationLimitExceeded"));
         }
         function.running += 1;
-        state.running += 1;
         Ok(Admission { gate: self.clone(), function: name.to_owned() })
     }
 }
 
 impl Function {
     /// Takes an environment: a warm one, or a new one if one may be made.
-    fn has_environment(&mut self, ramp: Option<u32>) -> bool {
+    fn has_environment(&mut self, ramp: Option<u32>, alive: Option<u32>) -> bool {
         let Some(ramp) = ramp else { return true };
-        if self.idle > 0 {
-            self.idle -= 1;
+        if alive.unwrap_or(self.alive) > self.running {
             return true;
         }
         let (ramp, now) = (f64::from(ramp), Instant::now());
@@ -126,6 +134,7 @@ impl Function {
         let left = (left + (now - at).as_secs_f64() * ramp / 10.0).min(ramp);
         let is_made = left >= 1.0;
         self.new = Some((if is_made { left - 1.0 } else { left }, now));
+        self.alive += u32::from(is_made);
         is_made
     }
 }
@@ -133,10 +142,8 @@ impl Function {
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut state = self.gate.state();
-        state.running -= 1;
         if let Some(function) = state.functions.get_mut(&self.function) {
             function.running -= 1;
-            function.idle += 1;
         }
     }
 }
@@ -165,16 +172,45 @@ mod tests {
         let limits = Limits { account_concurrency: Some(3), ramp: Some(2), is_secret: false };
         let gate = Arc::new(Gate::new(limits, &Functions::new()));
         gate.reserve("own", Some(1));
-        let own = gate.admit("own").expect("the first");
+        let own = gate.admit("own", None).expect("the first");
         let reserved = "ReservedFunctionConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("own")), reserved);
-        let _first = gate.admit("f").expect("the first new environment");
-        let second = gate.admit("f").expect("the second");
+        assert_eq!(reason(gate.admit("own", None)), reserved);
+        let _first = gate.admit("f", None).expect("the first new environment");
+        let second = gate.admit("f", None).expect("the second");
         let shared = "ConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("g")), shared, "the account is full");
+        assert_eq!(reason(gate.admit("g", None)), shared, "the account is full");
         drop(own);
-        assert_eq!(reason(gate.admit("f")), shared, "no third new environment yet");
+        assert_eq!(reason(gate.admit("f", None)), shared, "no third new environment yet");
         drop(second);
-        assert!(gate.admit("f").is_ok(), "a warm one is used again");
+        assert!(gate.admit("f", None).is_ok(), "a warm one is used again");
+    }
+
+    #[test]
+    fn what_is_reserved_is_there_for_one_function_and_not_for_the_others() {
+        let limits = Limits { account_concurrency: Some(3), ..Limits::default() };
+        let gate = Arc::new(Gate::new(limits, &Functions::new()));
+        gate.reserve("own", Some(2));
+        let _first = gate.admit("f", None).expect("one is not reserved");
+        let shared = "ConcurrentInvocationLimitExceeded";
+        assert_eq!(reason(gate.admit("g", None)), shared);
+        let _own =
+            [gate.admit("own", None), gate.admit("own", None)].map(|it| it.expect("its own"));
+        gate.reserve("own", None);
+        assert_eq!(reason(gate.admit("own", None)), shared, "it shares with the others now");
+    }
+
+    #[test]
+    fn an_environment_that_ended_is_none_that_could_be_used_again() {
+        let limits = Limits { ramp: Some(2), ..Limits::default() };
+        let gate = Arc::new(Gate::new(limits, &Functions::new()));
+        let admitted = [gate.admit("f", Some(0)), gate.admit("f", Some(0))];
+        let [first, second] = admitted.map(|it| it.expect("a new one"));
+        drop(first);
+        let again = gate.admit("f", Some(2)).expect("the one that is there");
+        drop(again);
+        let shared = "ConcurrentInvocationLimitExceeded";
+        assert_eq!(reason(gate.admit("f", Some(1))), shared, "it has ended, and none may be made");
+        drop(second);
+        assert!(gate.admit("f", Some(1)).is_ok());
     }
 }

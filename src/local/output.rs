@@ -69,25 +69,17 @@ impl Output {
     pub(super) fn begin(&mut self, request_id: &str) {
         self.drain();
         self.end_line();
+        self.say_cut();
         self.request_id = Some(request_id.to_owned());
         self.tail.clear();
-        (self.told, self.left_out) = (0, 0);
+        self.told = 0;
     }
 
     /// The invocation has ended: the last of its output, as Lambda has it.
     pub(super) fn finish(&mut self, request_id: &str) -> String {
         self.drain();
         self.end_line();
-        if self.left_out > 0 {
-            warn!(
-                event = "function.output_cut",
-                function = self.function,
-                request_id,
-                bytes = self.left_out,
-                "it printed more than can be told here"
-            );
-            self.left_out = 0;
-        }
+        self.say_cut();
         let tail = self.tail.drain(..).collect::<Vec<_>>();
         let mut tail = String::from_utf8_lossy(&tail).into_owned();
         if !tail.is_empty() && !tail.ends_with('\n') {
@@ -102,6 +94,21 @@ impl Output {
     pub(super) fn rest(&mut self) {
         self.drain();
         self.end_line();
+        self.say_cut();
+    }
+
+    /// Says how much was left out, if anything was.
+    fn say_cut(&mut self) {
+        if self.left_out > 0 {
+            warn!(
+                event = "function.output_cut",
+                function = self.function,
+                request_id = self.request_id.as_deref(),
+                bytes = self.left_out,
+                "it printed more than can be told here"
+            );
+        }
+        self.left_out = 0;
     }
 
     /// Takes in all that is there at this moment, whether the runtime has heard of it or not.
@@ -139,8 +146,13 @@ impl Output {
             self.told += told.len();
             self.left_out += part.len() - told.len();
             self.line.extend(told);
-            if self.line.ends_with(b"\n") || self.line.len() >= LINE_BYTES {
+            if self.line.ends_with(b"\n") {
                 self.end_line();
+            }
+            while self.line.len() > LINE_BYTES {
+                let rest = self.line.split_off(whole_characters(&self.line, LINE_BYTES));
+                self.end_line();
+                self.line = rest;
             }
         }
     }
@@ -160,6 +172,12 @@ impl Output {
             }
         }
     }
+}
+
+/// The most bytes, up to `most`, that do not end within a character; if they are text at all.
+fn whole_characters(line: &[u8], most: usize) -> usize {
+    let is_within = |at: usize| line[at] & 0b1100_0000 == 0b1000_0000;
+    (most - 3..=most).rev().find(|at| !is_within(*at)).unwrap_or(most)
 }
 
 #[cfg(test)]
@@ -184,6 +202,17 @@ mod tests {
         assert_eq!(log, expected);
         output.begin("r-2");
         assert!(!output.finish("r-2").contains("two"), "each has its own");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_two_characters() {
+        assert_eq!(whole_characters(b"0123456789", 5), 5);
+        let text = "aä€😀z".as_bytes();
+        // They begin at 0, 1, 3, 6 and 10.
+        for (most, whole) in [(3, 3), (4, 3), (5, 3), (6, 6), (7, 6), (9, 6), (10, 10)] {
+            assert_eq!(whole_characters(text, most), whole, "{most}");
+        }
+        assert_eq!(whole_characters(&[0x80; 9], 5), 5, "no text");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 use std::io::{self, PipeWriter};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
+use std::path::absolute;
 use std::process::{Command, Stdio};
 
 use rustix::process::set_parent_process_death_signal;
@@ -11,6 +12,10 @@ use rustix::process::{Pid, Signal, getpid, getppid, kill_process_group};
 use tokio::process::Child;
 
 use super::environments::Environments;
+
+/// How a process ends that cannot become its program: as `burstd` itself does when the operating
+/// system refuses.
+pub(super) const NO_PROGRAM: i32 = 71;
 
 /// Starts a process in a group of its own. burstd itself comes first, asks the kernel to kill it
 /// when its parent dies, and then becomes the function.
@@ -27,7 +32,7 @@ pub(super) fn start(of: &Environments, api: SocketAddr, output: PipeWriter) -> i
         .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
         .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", of.name))
         .env("AWS_LAMBDA_LOG_STREAM_NAME", format!("local/{}", api.port()))
-        .env("LAMBDA_TASK_ROOT", &program.directory)
+        .env("LAMBDA_TASK_ROOT", absolute(&program.directory)?)
         .env("_HANDLER", program.command.last().map_or("", String::as_str))
         .env(super::warden::MARK, of.host.mark())
         .envs(&program.environment)

@@ -1,12 +1,14 @@
 //! Lambda's HTTP interface, as the SDK and the AWS CLI speak it
 //! (docs.aws.amazon.com/lambda/latest/api/API_Invoke.html).
 
+mod call;
 mod settings;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::{get, post, put};
@@ -16,12 +18,10 @@ use rand::{RngExt as _, make_rng, rngs::StdRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::lambda::{Answer, Call, Code, Ended, Functions, Gauge, LocalFunction, TaskContext};
+use super::lambda::{Answer, Call, Code, Ended, Functions, Gauge, LocalFunction};
 use super::limits::{Admission, Gate, Limits};
 use super::output::TAIL_BYTES;
-
-/// Lambda takes no larger event of a synchronous invocation.
-const PAYLOAD_LIMIT_BYTES: usize = 6 * 1024 * 1024;
+pub use call::plain_name;
 
 struct Endpoint {
     functions: Functions,
@@ -42,48 +42,44 @@ pub(super) fn router(functions: Functions, limits: Limits, gauge: Arc<Gauge>) ->
             put(settings::put_concurrency).delete(settings::delete_concurrency),
         )
         .route("/2016-08-19/account-settings", get(settings::account_settings))
-        .layer(DefaultBodyLimit::max(2 * PAYLOAD_LIMIT_BYTES))
+        .layer(DefaultBodyLimit::max(call::BODY_LIMIT_BYTES))
         .with_state(Arc::new(Endpoint { functions, gate, gauge }))
+}
+
+/// What an Invoke says beside its payload.
+#[derive(Deserialize)]
+struct Query {
+    #[serde(rename = "Qualifier")]
+    qualifier: Option<String>,
 }
 
 async fn invoke(
     State(endpoint): Shared,
-    Path(name): Path<String>,
+    Path(path): Path<String>,
+    axum::extract::Query(Query { qualifier }): axum::extract::Query<Query>,
     headers: HeaderMap,
-    payload: Bytes,
+    payload: Result<Bytes, BytesRejection>,
 ) -> Response<Body> {
     let request_id = random_id();
-    let name = plain_name(&name);
+    let name = plain_name(&path);
     let Some(function) = endpoint.functions.get(name) else {
         return not_found(&endpoint.functions, name, &request_id);
     };
-    let payload = if payload.is_empty() { Bytes::from_static(b"{}") } else { payload };
-    if let Some(refusal) = objection(&payload) {
-        return respond(&request_id, refusal);
-    }
     let text = |header: &str| headers.get(header).and_then(|value| value.to_str().ok());
-    let client_context = text("x-amz-client-context").and_then(|it| BASE64.decode(it).ok());
-    let call = Call {
-        function: name.to_owned(),
-        request_id: request_id.clone(),
-        payload: payload.to_vec(),
-        context: client_context.as_deref().and_then(task_context),
-        client_context,
-        trace: text("x-amzn-trace-id").map(str::to_owned),
-    };
     let invocation_type = text("x-amz-invocation-type").unwrap_or("RequestResponse");
-    match invocation_type {
-        "DryRun" => return empty(&request_id, StatusCode::NO_CONTENT),
-        "Event" | "RequestResponse" => {}
-        other => {
-            let message = format!(
-                "Value '{other}' at 'invocationType' failed to satisfy constraint: Member must \
-                 satisfy enum value set: [Event, RequestResponse, DryRun]"
-            );
-            return invalid(&request_id, &message);
-        }
+    let call = call::read(&path, qualifier, &headers, invocation_type, payload);
+    let call = match call {
+        Ok(call) => Call { request_id: request_id.clone(), ..call },
+        Err(refusal) => return respond(&request_id, refusal),
+    };
+    if invocation_type == "DryRun" {
+        return empty(&request_id, StatusCode::NO_CONTENT);
     }
-    let admission = match endpoint.gate.admit(name) {
+    let alive = match &function.code {
+        Code::Program(environments) => Some(environments.alive()),
+        Code::Handler(_) => None,
+    };
+    let admission = match endpoint.gate.admit(name, alive) {
         Ok(admission) => admission,
         Err(refusal) => {
             endpoint.gauge.throttled();
@@ -152,43 +148,6 @@ fn invalid(request_id: &str, message: &str) -> Response<Body> {
         request_id,
         Answer::Refused { status: 400, code: "InvalidParameterValueException", body },
     )
-}
-
-/// The function's name in `name`, `name:alias`, a partial ARN or an ARN.
-pub fn plain_name(name: &str) -> &str {
-    let after = name.split_once(":function:").map_or(name, |(_, after)| after);
-    after.split(':').next().unwrap_or(after)
-}
-
-/// What Lambda refuses before the function sees it.
-fn objection(payload: &[u8]) -> Option<Answer> {
-    let refused = |status, code, message: String| {
-        Some(Answer::Refused { status, code, body: json!({ "message": message }) })
-    };
-    if payload.len() > PAYLOAD_LIMIT_BYTES {
-        let message = format!(
-            "{} byte payload is too large for the RequestResponse invocation type (limit \
-             {PAYLOAD_LIMIT_BYTES} bytes)",
-            payload.len()
-        );
-        return refused(413, "RequestTooLargeException", message);
-    }
-    match serde_json::from_slice::<serde::de::IgnoredAny>(payload) {
-        Ok(_) => None,
-        Err(error) => {
-            let message = format!("Could not parse request body into json: {error}");
-            refused(400, "InvalidRequestContentException", message)
-        }
-    }
-}
-
-fn task_context(context: &[u8]) -> Option<TaskContext> {
-    #[derive(Deserialize)]
-    struct ClientContext {
-        custom: TaskContext,
-    }
-    let ClientContext { custom } = serde_json::from_slice(context).ok()?;
-    Some(custom)
 }
 
 fn not_found(functions: &Functions, name: &str, request_id: &str) -> Response<Body> {

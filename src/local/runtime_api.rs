@@ -66,7 +66,7 @@ impl Heard {
         header("content-type", b"application/json");
         header("lambda-runtime-aws-request-id", call.request_id.as_bytes());
         header("lambda-runtime-deadline-ms", deadline.to_string().as_bytes());
-        let arn = super::lambda::arn(&call.function);
+        let arn = super::lambda::arn(&call.function, call.qualifier.as_deref());
         header("lambda-runtime-invoked-function-arn", arn.as_bytes());
         if let Some(trace) = &call.trace {
             header("lambda-runtime-trace-id", trace.as_bytes());
@@ -75,6 +75,11 @@ impl Heard {
             header("lambda-runtime-client-context", context);
         }
         self.0.send(reply).ok();
+    }
+
+    /// Whether nobody waits for the reply any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// What it told was taken in.

@@ -6,6 +6,8 @@ use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, make_rng};
@@ -14,8 +16,11 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The variable by which the processes of functions, and all that they start, are known.
 pub(super) const MARK: &str = "BURSTD_LOCAL";
 
-/// Rounds of looking for processes that start others while they are being killed.
+/// Rounds of looking for processes that start others while they are being killed, ...
 const ROUNDS: u32 = 100;
+
+/// ... and the time between two. One that was just being started is seen in the next.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// The process, as long as this value lives.
 #[derive(Debug)]
@@ -60,15 +65,19 @@ impl Drop for Warden {
 pub fn watch(mark: &str) -> io::Result<()> {
     let mut nothing = [0; 16];
     while io::stdin().read(&mut nothing)? > 0 {}
+    let mut was_empty = false;
     for _ in 0..ROUNDS {
         let marked = marked(mark)?;
-        if marked.is_empty() {
+        if marked.is_empty() && was_empty {
             return Ok(());
         }
+        was_empty = marked.is_empty();
         for process in marked {
             // It may have ended by itself.
             kill_process(process, Signal::KILL).ok();
         }
+        #[expect(clippy::disallowed_methods, reason = "nothing tells when a process is there")]
+        thread::sleep(BETWEEN);
     }
     Err(io::Error::other("processes start faster than they can be killed"))
 }

@@ -254,10 +254,16 @@ pub const EVENTS: &[Event] = &[
     ),
     error("daemon.panic", "error", "a bug; the task is left to its lease"),
     warn("systemd.unreachable", "error", "the service manager cannot be told"),
+    warn(
+        "function.ended",
+        "function reason",
+        "`burstd dev`: a function's process ended between two invocations; the next one gets \
+         another",
+    ),
     info("function.output", "function request_id? line", "`burstd dev`: what the function printed"),
     warn(
         "function.output_cut",
-        "function request_id bytes",
+        "function request_id? bytes",
         "`burstd dev`: the function printed so much more than is told here",
     ),
     error("dev.dynamodb_failed", "error", "`burstd dev`: its table is gone"),

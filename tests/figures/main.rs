@@ -3,7 +3,8 @@
 //! `cargo bench --bench figures -- limited` and `-- ramp` measure the governor before a function
 //! with a limit, `-- tasks` the CPU of each task, `-- memory` what the largest items take,
 //! `-- finished` what a million finished items cost, `-- functions` what local mode adds to users'
-//! own functions, `-- operate` what the operator's commands take on 100,000 tasks. `burstd bench` measures the transport.
+//! own functions, `-- operate` what the operator's commands take on 100,000 tasks. `burstd bench`
+//! measures the transport.
 
 mod finished;
 mod functions;

@@ -17,6 +17,13 @@ async fn main() -> Result<(), Error> {
         Ok("exits") => exit(3),
         Ok("hangs") => std::future::pending().await,
         Ok("raises") => panic!("it cannot begin"),
+        Ok("asks and exits") => {
+            let api = std::env::var("AWS_LAMBDA_RUNTIME_API")?;
+            let mut stream = TcpStream::connect(&api)?;
+            let next = "GET /2018-06-01/runtime/invocation/next HTTP/1.1";
+            write!(stream, "{next}\r\nHost: {api}\r\n\r\n")?;
+            exit(0)
+        }
         _ => lambda_runtime::run(service_fn(misbehave)).await,
     }
 }
@@ -29,6 +36,13 @@ async fn misbehave(event: LambdaEvent<Value>) -> Result<Value, Error> {
         "hang" => std::future::pending().await,
         "exit" => exit(i32::try_from(of("code"))?),
         "abort" => abort(),
+        "exit later" => {
+            let after = Duration::from_millis(of("ms"));
+            std::thread::spawn(move || {
+                std::thread::sleep(after);
+                exit(4)
+            });
+        }
         "print" => {
             let line = "x".repeat(99);
             for _ in 0..of("bytes") / 100 {

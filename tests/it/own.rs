@@ -2,8 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType};
 use aws_smithy_types::base64;
@@ -63,6 +64,11 @@ impl Endpoint {
 
     /// The same, with several functions.
     fn of(programs: &[(&str, Code)], idle: Duration) -> Self {
+        Endpoint::limited(programs, idle, Limits::default())
+    }
+
+    /// The same, within limits.
+    fn limited(programs: &[(&str, Code)], idle: Duration, limits: Limits) -> Self {
         let host = Host::new(env!("CARGO_BIN_EXE_burstd").into(), idle).expect("it starts");
         let environments = programs.iter().map(|(name, program)| {
             Environments::new((*name).to_owned(), program.clone(), host.clone())
@@ -73,7 +79,7 @@ impl Endpoint {
         let functions: Functions = names.zip(functions).collect();
         let environments = environments.last().expect("there is one").clone();
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let lambda = EmbeddedLambda::limited(anywhere, functions, Limits::default());
+        let lambda = EmbeddedLambda::limited(anywhere, functions, limits);
         let lambda = lambda.expect("a free port");
         let credentials =
             aws_sdk_lambda::config::Credentials::new("test", "test", None, None, "tests");
@@ -149,7 +155,7 @@ async fn a_function_is_told_what_lambda_tells() {
     for (key, expected) in [
         ("function", json!("f")),
         ("memory", json!(256)),
-        ("arn", json!("arn:aws:lambda:us-east-1:000000000000:function:f")),
+        ("arn", json!("arn:aws:lambda:us-east-1:000000000000:function:f:live")),
         ("trace", json!(trace)),
         ("client", context["custom"].clone()),
         ("stage", json!("dev")),
@@ -162,7 +168,7 @@ async fn a_function_is_told_what_lambda_tells() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_function_does_harms_its_own_invocation_alone() {
     let endpoint = Endpoint::start(Code { timeout: Duration::from_secs(2), ..naughty() });
-    let sleeping = json!({ "do": "sleep", "ms": 1500 });
+    let sleeping = json!({ "do": "sleep", "ms": 500 });
     let bystander = endpoint.invoke(&sleeping);
     let naughty = async {
         for (event, error_type, message) in [
@@ -235,13 +241,98 @@ async fn a_function_that_cannot_begin_says_why() {
         (with("exits"), "Runtime.ExitError", "exit status 3"),
         (with("raises"), "Runtime.ExitError", "exit status 101"),
         (with("hangs"), "Sandbox.Timedout", "Task timed out after 1.00 seconds"),
-        (missing, "Runtime.ExitError", "exit status 71"),
+        (with("asks and exits"), "Runtime.ExitError", "exited without providing a reason"),
+        (missing, "Runtime.InvalidEntrypoint", "its program cannot be run"),
     ] {
         let ended = endpoint.invoke(&json!({})).await;
         assert_eq!(ended.error.as_deref(), Some("Unhandled"));
         assert_eq!(ended.payload["errorType"], error_type, "{ended:?}");
         assert!(ended.payload["errorMessage"].to_string().contains(message), "{ended:?}");
+        let usage = endpoint.environments.usage();
+        let is_billed = usage.invocations == 1 && usage.failed == 1 && usage.billed_ms > 0;
+        assert!(
+            is_billed || error_type == "Runtime.ExitError",
+            "Lambda bills that, too: {usage:?}"
+        );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_between_two_invocations_harms_none() {
+    let endpoint = Endpoint::start(naughty());
+    let process = endpoint.pid().await;
+    let ended = endpoint.invoke(&json!({ "do": "exit later", "ms": 100 })).await;
+    assert_eq!(ended.error, None);
+    until_gone(process).await;
+    assert_ne!(endpoint.pid().await, process);
+    assert_eq!(endpoint.environments.usage().failed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_start_is_added_to_each_new_environment_and_to_no_warm_one() {
+    let cold_start = Duration::from_millis(700);
+    let endpoint = Endpoint::start(Code { cold_start, ..naughty() });
+    let began = Instant::now();
+    let process = endpoint.pid().await;
+    assert!(began.elapsed() >= cold_start, "{:?}", began.elapsed());
+    assert_eq!(endpoint.pid().await, process);
+    assert_eq!(endpoint.environments.usage().environments, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ramp_counts_new_processes_and_one_that_exited_is_no_warm_one() {
+    // Another new one may be made after ten seconds.
+    let limits = Limits { ramp: Some(1), ..Limits::default() };
+    let endpoint = Endpoint::limited(&[("f", naughty())], Duration::from_secs(60), limits);
+    let process = endpoint.pid().await;
+    assert_eq!(endpoint.pid().await, process, "a warm one is used again");
+    let ended = endpoint.invoke(&json!({ "do": "exit", "code": 1 })).await;
+    assert_eq!(ended.error.as_deref(), Some("Unhandled"));
+    let refused = endpoint.client.invoke().function_name("f").send().await;
+    let refused = refused.expect_err("none may be made yet").into_service_error();
+    let InvokeError::TooManyRequestsException(refused) = refused else { panic!("{refused:?}") };
+    let reason = refused.reason().expect("there is one").as_str();
+    assert_eq!(reason, "ConcurrentInvocationLimitExceeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lambda_would_refuse_is_refused_with_its_words() {
+    let endpoint = Endpoint::start(naughty());
+    let text = |bytes: usize| Blob::new(format!("\"{}\"", "x".repeat(bytes - 2)));
+    let call = || endpoint.client.invoke().function_name("f");
+    let event = InvocationType::Event;
+    for (call, code, words) in [
+        (call().payload(Blob::new("{")), "InvalidRequestContentException", "into json"),
+        (call().payload(text(6_291_457)), "RequestTooLargeException", "6291457 byte payload"),
+        (call().payload(text(13_000_000)), "RequestTooLargeException", "limit 6291456 bytes"),
+        (
+            call().invocation_type(event).payload(text(1_048_577)),
+            "RequestTooLargeException",
+            "the Event invocation type (limit 1048576 bytes)",
+        ),
+        (
+            call().client_context("no base64"),
+            "InvalidRequestContentException",
+            "Client context must be a valid Base64-encoded JSON object",
+        ),
+        (
+            call().invocation_type(InvocationType::from("Later")),
+            "ValidationException",
+            "Value 'Later' at 'invocationType'",
+        ),
+        (
+            call().function_name("f:live").qualifier("test"),
+            "InvalidParameterValueException",
+            "does not match the specified qualifier",
+        ),
+        (call().function_name("g"), "ResourceNotFoundException", "Function not found: g"),
+    ] {
+        let refused = call.send().await.expect_err(code).into_service_error();
+        assert_eq!(refused.meta().code(), Some(code), "{refused:?}");
+        let message = refused.meta().message().unwrap_or_default();
+        assert!(message.contains(words), "{code}: {refused:?}");
+    }
+    assert_eq!(endpoint.environments.usage().environments, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,10 +426,7 @@ async fn more_at_once_than_are_allowed_are_throttled_with_lambda_s_reason() {
     let refused: Vec<_> = calls.join_all().await.into_iter().filter_map(Result::err).collect();
     assert_eq!(refused.len(), 1);
     let refused = refused[0].as_service_error().expect("Lambda says so");
-    let aws_sdk_lambda::operation::invoke::InvokeError::TooManyRequestsException(refused) = refused
-    else {
-        panic!("{refused:?}")
-    };
+    let InvokeError::TooManyRequestsException(refused) = refused else { panic!("{refused:?}") };
     let reason = refused.reason().expect("there is one").as_str();
     assert_eq!(reason, "ReservedFunctionConcurrentInvocationLimitExceeded");
     let take = client.delete_function_concurrency().function_name("f").send().await;
@@ -481,6 +569,45 @@ async fn after_kill_9_no_process_of_a_function_is_left() {
         for pid in pids {
             until_gone(pid).await;
         }
+    }
+}
+
+/// The processes of the function with this name.
+fn processes_of(function: &str) -> Vec<String> {
+    let variable = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
+    let entries = std::fs::read_dir("/proc").expect("it is there");
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_its = |process: &String| {
+        // What has ended meanwhile has none.
+        let variables = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        variables.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
+    };
+    names.filter(is_its).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_environments_start_burstd_leaves_none_of_them_behind() {
+    let runs = std::env::var("BURSTD_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
+    for run in 0..runs {
+        let function = format!("starting-{}-{run}", std::process::id());
+        let mut dev = dev(&["--function", &format!("{function}={}", example("naughty").display())]);
+        let client = table_of(&dev).await;
+        for number in 0..30 {
+            let event = json!({ "do": "sleep", "ms": 60_000 });
+            put(&client, &number.to_string(), &function, &event).await;
+        }
+        eventually("some have been started", async || match processes_of(&function).len() {
+            started if started > 2 => Ok(()),
+            started => Err(started),
+        })
+        .await;
+        dev.signal(Signal::KILL);
+        dev.ended().await;
+        eventually("all are gone", async || match processes_of(&function) {
+            left if left.is_empty() => Ok(()),
+            left => Err(left),
+        })
+        .await;
     }
 }
 

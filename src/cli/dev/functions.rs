@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +104,9 @@ fn find(name: &str, program: &Program) -> Result<(), Exit> {
             false => wrong(format!("{} is no program; is it built?", path.display())),
         };
     }
-    let folders = env::var_os("PATH").unwrap_or_default();
+    // Its own PATH is where it is looked for.
+    let own = program.environment.get("PATH").map(OsString::from);
+    let folders = own.or_else(|| env::var_os("PATH")).unwrap_or_default();
     match env::split_paths(&folders).any(|folder| is_program(&folder.join(command))) {
         true => Ok(()),
         false => wrong(format!("the program {command:?} is not in PATH")),

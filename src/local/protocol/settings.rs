@@ -24,7 +24,7 @@ pub(super) async fn configuration(
             StatusCode::OK,
             &json!({
                 "FunctionName": name,
-                "FunctionArn": arn(name),
+                "FunctionArn": arn(name, None),
                 "Timeout": whole_seconds(function.timeout),
                 "MemorySize": function.memory_mb,
                 "State": "Active",
