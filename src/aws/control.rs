@@ -185,6 +185,7 @@ impl Control {
             Err(SdkError::ServiceError(failure))
                 if failure.err().is_conditional_check_failed_exception() =>
             {
+                self.table.meter.refused(None);
                 Ok(None)
             }
             Err(error) => Err(store_error(UPDATE, &error)),

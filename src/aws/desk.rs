@@ -216,6 +216,7 @@ async fn send(
             else {
                 unreachable!("it is one");
             };
+            meter.refused(failure.item.as_ref());
             Ok(match failure.item {
                 // A call that was sent again after its reply was lost finds its own write.
                 Some(item) if text(&item, name::REV) == Some(rev.as_str()) => {

@@ -105,6 +105,7 @@ impl Producer {
             Err(SdkError::ServiceError(error))
                 if error.err().is_conditional_check_failed_exception() =>
             {
+                self.table.meter.refused(None);
                 Err(PutError::Exists(id))
             }
             Err(error) => Err(store_error("dynamodb:PutItem", &error).into()),

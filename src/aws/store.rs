@@ -100,9 +100,14 @@ impl DynamoStore {
             }
             Err(error) => match refused(&error) {
                 None => Err(store_error(UPDATE, &error)),
-                Some(Some(found)) => Ok(Updated::No(Some(found.clone()))),
-                // Older emulators do not say what they found; and there may be no item.
-                Some(None) => Ok(Updated::No(self.read(id).await?)),
+                Some(found) => {
+                    self.table.meter.refused(found);
+                    // Older emulators do not say what they found; and there may be no item.
+                    Ok(Updated::No(match found {
+                        Some(found) => Some(found.clone()),
+                        None => self.read(id).await?,
+                    }))
+                }
             },
         }
     }

@@ -137,7 +137,7 @@ impl Probe {
         let answer = ask(UPDATE, never.into_request(request).send()).await;
         match answer {
             Err(fault) if fault.code == "ConditionalCheckFailedException" => {
-                self.meter.refused();
+                self.meter.refused(None);
                 Ok(())
             }
             Ok(_) => {
