@@ -102,6 +102,12 @@ impl Exit {
         Exit::new(NO_PERMISSION, message)
     }
 
+    /// A process that was to become somebody else's program ends as that would.
+    #[cfg(feature = "local")]
+    pub(super) fn of_function(code: u8, message: impl Display) -> Self {
+        Exit::new(code, message)
+    }
+
     fn new(code: u8, message: impl Display) -> Self {
         Exit { code, message: message.to_string(), is_said: false }
     }

@@ -173,7 +173,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "local")]
         Command::LocalFunction { parent, command } => {
             let error = local::process::become_function(parent, &command);
-            Err(Exit::os(format!("{}: {error}", command.join(" "))))
+            Err(Exit::of_function(local::process::NO_PROGRAM, format!("{}: {error}", command[0])))
         }
         #[cfg(feature = "local")]
         Command::LocalWarden { mark } => local::warden::watch(&mark).map_err(Exit::os),

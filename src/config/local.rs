@@ -80,11 +80,21 @@ impl Default for LocalConfig {
 
 /// The section as it is written.
 pub(super) fn local(mut section: Section<'_, '_>) -> LocalConfig {
-    let mut number = |key| section.number(key, 1..=MOST).map(|entry| entry.value);
-    let (account_concurrency, ramp) = (number("account_concurrency"), number("ramp"));
+    let account_entry = section.number("account_concurrency", 1..=MOST);
+    let account_concurrency = account_entry.as_ref().map(|entry| entry.value);
+    let ramp = section.number("ramp", 1..=MOST).map(|entry| entry.value);
     let idle = section.duration("idle", Duration::from_secs(1)..=Duration::from_secs(86_400));
     let named = section.section("functions").sections();
-    let functions = named.into_iter().map(|(name, section)| (name, program(section))).collect();
+    let functions: BTreeMap<_, _> =
+        named.into_iter().map(|(name, section)| (name, program(section))).collect();
+    let reserved = functions.values().filter_map(|program| program.max_concurrency);
+    let reserved: u64 = reserved.map(u64::from).sum();
+    if let Some(account) = &account_entry
+        && reserved > u64::from(account.value)
+    {
+        let message = format!("is less than the functions' max_concurrency together: {reserved}");
+        section.complain(account, message);
+    }
     section.finish();
     LocalConfig { account_concurrency, ramp, idle: value(idle, IDLE), functions }
 }

@@ -321,6 +321,21 @@ level = "loud"
     }
 
     #[test]
+    fn the_account_s_concurrency_has_room_for_what_functions_have_for_themselves() {
+        let function = |name: &str| {
+            format!("[local.functions.{name}]\ncommand = [\"./f\"]\nmax_concurrency = 6\n")
+        };
+        let local = format!("{}{}", function("f"), function("g"));
+        let with =
+            |account: u32| format!("{MINIMAL}[local]\naccount_concurrency = {account}\n{local}");
+        assert!(Config::parse(&with(12)).is_ok());
+        let said = problems(&with(11));
+        let words =
+            "account_concurrency = 11: is less than the functions' max_concurrency together: 12";
+        assert!(said[0].contains(words), "{said:?}");
+    }
+
+    #[test]
     fn a_queue_s_name_leaves_room_for_shards() {
         let said = problems("table = \"t\"\n[queues.\"a#1\"]\nfunction = \"f\"\n");
         assert!(said[0].contains("no #"), "{said:?}");

@@ -17,11 +17,13 @@ use tokio::net::TcpListener;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
+use super::ending::{exit_words, failed, not_started, refused};
 use super::environments::Environments;
 use super::lambda::{Answer, Call, Ended};
+use super::limits;
 use super::output::Output;
 use super::process;
 use super::runtime_api::{self, Event, Heard, Request};
@@ -35,13 +37,15 @@ const INITIALISATION: Duration = Duration::from_secs(10);
 /// use up the invocation's time for it, as in Lambda.
 const COMING_BACK: Duration = Duration::from_secs(2);
 
-/// What Lambda says of a process that ended without an error.
-pub(super) const NO_REASON: &str = "Runtime exited without providing a reason";
+/// When a connection could not be accepted, it is tried again after this.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 
 /// An event for an environment.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) call: Arc<Call>,
+    /// When it is later than this, the event is not handed out.
+    pub(super) latest: Instant,
     /// Dropped without an answer when the environment ended before it took the event.
     pub(super) answer: oneshot::Sender<Ended>,
 }
@@ -75,6 +79,8 @@ enum Phase {
     Waiting(Heard, Instant),
     /// It has one.
     Busy(Current),
+    /// It has said that it cannot begin, and has until then to end.
+    Broken(Instant),
     /// It has answered, and may take until then to ask for the next one.
     ComingBack(Instant),
 }
@@ -92,10 +98,8 @@ pub(super) async fn live(of: Arc<Environments>, call: Arc<Call>, first: oneshot:
     let (listener, child, output) = match start(&of).await {
         Ok(started) => started,
         Err(error) => {
-            let ended = failed(&call, "Runtime.InvalidEntrypoint", &error.to_string());
-            of.gone();
             // Nobody waits for it any more: that is no loss.
-            first.send(Err(ended)).ok();
+            first.send(Err(not_started(&call, &of.name, &error))).ok();
             return;
         }
     };
@@ -121,9 +125,13 @@ pub(super) async fn live(of: Arc<Environments>, call: Arc<Call>, first: oneshot:
             // No event is for a process that has ended.
             status = environment.child.wait() => break End::Exited(status),
             Some(job) = jobs.recv(), if is_waiting => environment.hand_out(job),
-            Ok((stream, _)) = listener.accept() => {
-                connections.spawn(runtime_api::serve(stream, tell.clone()));
-            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(runtime_api::serve(stream, tell.clone()));
+                }
+                // Out of descriptors, most likely: it is accepted when there are some again.
+                Err(_) => sleep(ACCEPT_AGAIN).await,
+            },
             () = sleep_until(until) => break End::Late,
             () = environment.output.more() => {}
             Some(_) = connections.join_next() => {}
@@ -157,7 +165,7 @@ impl Environment {
             Phase::Initialising => self.began + INITIALISATION + self.of.program.timeout,
             Phase::Waiting(_, since) => *since + self.of.host.idle_time(),
             Phase::Busy(current) => current.began + self.of.program.timeout,
-            Phase::ComingBack(until) => *until,
+            Phase::ComingBack(until) | Phase::Broken(until) => *until,
         }
     }
 
@@ -167,6 +175,9 @@ impl Environment {
             Event::Next => self.waits(heard),
             Event::InitError(payload) => {
                 self.never_begins(|_| Answer::Errored(payload));
+                if let Phase::Initialising = self.phase {
+                    self.phase = Phase::Broken(Instant::now() + COMING_BACK);
+                }
                 heard.accepted();
             }
             Event::Answer { request_id, answer } => self.answers(&request_id, answer, heard),
@@ -175,9 +186,15 @@ impl Environment {
 
     /// It asks for an event.
     fn waits(&mut self, heard: Heard) {
-        if let Phase::Busy(_) = self.phase {
+        let message = match self.phase {
             // It forgot to answer, and never will.
-            let message = "the runtime asked for an event before it had answered the last one";
+            Phase::Busy(_) => {
+                Some("the runtime asked for an event before it had answered the last one")
+            }
+            Phase::Broken(_) => Some("the runtime has said that it cannot begin"),
+            Phase::Initialising | Phase::Waiting(..) | Phase::ComingBack(_) => None,
+        };
+        if let Some(message) = message {
             heard.refused(403, "InvalidStateTransition", message);
             return;
         }
@@ -199,8 +216,9 @@ impl Environment {
                 let message = "another request for the next event has taken the place of this one";
                 heard.refused(403, "InvalidStateTransition", message);
             }
-            // After it has said that it cannot begin.
-            (Phase::Initialising | Phase::Busy(_), None) => {}
+            (Phase::Initialising | Phase::Busy(_) | Phase::Broken(_), None) => {
+                unreachable!("who initialises has a first caller, and the others were refused")
+            }
         }
     }
 
@@ -216,9 +234,18 @@ impl Environment {
     }
 
     fn hand_out(&mut self, job: Job) {
-        let Job { call, answer } = job;
-        let began = Instant::now();
-        let coming_back = Phase::ComingBack(began + COMING_BACK);
+        let Job { call, latest, answer } = job;
+        let now = Instant::now();
+        if now > latest {
+            answer.send(refused(limits::shared_limit())).ok();
+            self.of.freed(self.own_jobs.clone());
+            return;
+        }
+        // What its initialisation took beyond its own time it has had of the invocation's.
+        let over = self.init.map_or(Duration::ZERO, |init| init.saturating_sub(INITIALISATION));
+        let timeout = self.of.program.timeout;
+        let began = now.checked_sub(over.min(timeout)).unwrap_or(now);
+        let coming_back = Phase::ComingBack(now + COMING_BACK);
         let Phase::Waiting(heard, _) = std::mem::replace(&mut self.phase, coming_back) else {
             unreachable!("jobs are taken while it waits");
         };
@@ -229,7 +256,7 @@ impl Environment {
         }
         self.phase = Phase::Busy(Current { call: call.clone(), began, answer });
         self.output.begin(&call.request_id);
-        heard.event(&call, self.of.program.timeout);
+        heard.event(&call, timeout.saturating_sub(over));
     }
 
     /// It answers an invocation: the one that it is at, or its answer is refused.
@@ -257,7 +284,9 @@ impl Environment {
     /// Tells the caller how an invocation ended.
     fn finish(&mut self, current: Current, answer: Answer) {
         let Current { call, began, answer: tell } = current;
-        let report = self.of.bill(began.elapsed(), self.init.take(), &call.request_id, &answer);
+        // What was taken of the invocation's time is billed with that.
+        let init = self.init.take().map(|init| init.min(INITIALISATION));
+        let report = self.of.bill(began.elapsed(), init, &call.request_id, &answer);
         let mut log = self.output.finish(&call.request_id);
         log += &report;
         tell.send(Ended { answer, log }).ok();
@@ -290,7 +319,7 @@ impl Environment {
                 });
             }
             Phase::Waiting(..) if matches!(end, End::Exited(_)) => self.ended_alone(&words),
-            Phase::Initialising | Phase::Waiting(..) => {}
+            Phase::Initialising | Phase::Broken(_) | Phase::Waiting(..) => {}
         }
         self.output.rest();
         self.of.gone();
@@ -298,7 +327,8 @@ impl Environment {
 
     /// Whether the process never became the function's program.
     fn is_no_program(&self, status: ExitStatus) -> bool {
-        matches!(self.phase, Phase::Initialising) && status.code() == Some(process::NO_PROGRAM)
+        matches!(self.phase, Phase::Initialising)
+            && status.code() == Some(process::NO_PROGRAM.into())
     }
 
     /// Says how a process ended that had no invocation which could tell.
@@ -322,34 +352,4 @@ impl Drop for Environment {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// How a process ended, in Lambda's words.
-fn exit_words(status: &io::Result<ExitStatus>) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match status {
-        Ok(status) => match (status.code(), status.signal()) {
-            (Some(0), _) => NO_REASON.to_owned(),
-            (Some(code), _) => format!("Runtime exited with error: exit status {code}"),
-            (None, Some(signal)) => {
-                let name = match signal {
-                    6 => "aborted".to_owned(),
-                    9 => "killed".to_owned(),
-                    11 => "segmentation fault".to_owned(),
-                    15 => "terminated".to_owned(),
-                    other => other.to_string(),
-                };
-                format!("Runtime exited with error: signal: {name}")
-            }
-            (None, None) => "Runtime exited".to_owned(),
-        },
-        Err(error) => format!("Runtime exited with error: {error}"),
-    }
-}
-
-/// An end that the function itself has no word in.
-pub(super) fn failed(call: &Call, error_type: &str, words: &str) -> Ended {
-    let message = format!("RequestId: {} Error: {words}", call.request_id);
-    let answer = Answer::Raised { error_type: error_type.to_owned(), message };
-    Ended { answer, log: String::new() }
 }

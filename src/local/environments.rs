@@ -8,10 +8,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use super::ending;
 use super::environment::{self, Begun, Job, Jobs};
 use super::lambda::{Answer, Call, Ended};
 use super::ledger::{Ledger, Usage};
+use super::limits::{self, Ramp};
 use super::warden::Warden;
+use crate::clock::Clock;
 use crate::config::Program;
 
 /// So many processes of a function begin at once. With more on two cores they take so long that
@@ -25,9 +28,12 @@ const LONGEST_TURN: Duration = Duration::from_secs(10);
 /// event, is not handed to another one.
 const MOST_ENVIRONMENTS: u32 = 3;
 
-/// A runtime asks for its next event in less than a millisecond; one that does not is not waited
-/// for.
-const COMING_BACK: Duration = Duration::from_millis(50);
+/// A runtime asks for its next event in less than a millisecond, on a machine that is not at its
+/// limit; one that takes longer than a process takes to start is not waited for.
+const COMING_BACK: Duration = Duration::from_millis(500);
+
+/// As long as anybody will wait.
+const BOUNDLESS: Duration = Duration::from_secs(24 * 3600);
 
 /// What the functions of one endpoint share.
 #[derive(Clone, Debug)]
@@ -73,6 +79,7 @@ pub struct Environments {
     pub(super) program: Program,
     pub(super) host: Host,
     pool: Mutex<Pool>,
+    ramp: Mutex<Option<Ramp>>,
     starts: Semaphore,
     freed: Notify,
     ledger: Mutex<Ledger>,
@@ -87,8 +94,6 @@ struct Pool {
     coming_back: usize,
     /// How many of these somebody waits for.
     expected: usize,
-    /// All that there are, whatever they are at.
-    alive: u32,
 }
 
 impl Pool {
@@ -100,13 +105,27 @@ impl Pool {
     }
 }
 
+/// Until when a call may begin that arrives now. burstd's tasks have a lease that has to cover the
+/// run: when it ends, the task is another one's. A lease that never covered it says nothing.
+fn latest(call: &Call, timeout: Duration) -> Instant {
+    let now = Instant::now();
+    let lease_until = call.context.as_ref().map(|context| context.lease_until);
+    let lease = lease_until.and_then(|at| Duration::try_from_secs_f64(at).ok());
+    let left = lease.map(|lease| {
+        let now_ms = Clock::system().now().as_millis();
+        lease.saturating_sub(Duration::from_millis(now_ms))
+    });
+    let spare = left.and_then(|left| left.checked_sub(timeout));
+    now + spare.unwrap_or(BOUNDLESS).min(BOUNDLESS)
+}
+
 impl Environments {
     /// No environment yet of this function.
     pub fn new(name: String, program: Program, host: Host) -> Arc<Self> {
         let ledger = Mutex::new(Ledger::new(program.memory_mb));
-        let (pool, freed) = (Mutex::default(), Notify::new());
+        let (pool, ramp, freed) = (Mutex::default(), Mutex::default(), Notify::new());
         let starts = Semaphore::new(STARTS_AT_ONCE);
-        Arc::new(Environments { name, program, host, pool, starts, freed, ledger })
+        Arc::new(Environments { name, program, host, pool, ramp, starts, freed, ledger })
     }
 
     /// What the function has used so far.
@@ -116,59 +135,71 @@ impl Environments {
 
     /// Runs one invocation in an environment of its own.
     pub(super) async fn invoke(self: &Arc<Self>, call: Call) -> Ended {
+        let latest = latest(&call, self.program.timeout);
         let call = Arc::new(call);
         for _ in 0..MOST_ENVIRONMENTS {
-            let jobs = match self.environment(&call).await {
+            let jobs = match self.environment(&call, latest).await {
                 Ok(jobs) => jobs,
                 Err(ended) => return ended,
             };
             let (answer, answered) = oneshot::channel();
-            let is_there = jobs.send(Job { call: call.clone(), answer }).is_ok();
+            let is_there = jobs.send(Job { call: call.clone(), latest, answer }).is_ok();
             // One that ended before it took the event has done nothing: another one will do.
             if is_there && let Ok(ended) = answered.await {
                 return ended;
             }
         }
-        environment::failed(&call, "Runtime.ExitError", environment::NO_REASON)
+        ending::failed(&call, "Runtime.ExitError", ending::NO_REASON)
     }
 
-    /// How many environments there are, whatever they are at.
-    pub(super) fn alive(&self) -> u32 {
-        self.pool().alive
+    /// From now on no more new environments are made than these in ten seconds.
+    pub(super) fn keep_to_ramp(&self, ramp: Option<u32>) {
+        *self.ramp.lock().expect("nothing panics while holding this lock") = ramp.map(Ramp::new);
+    }
+
+    /// Whether a new environment may be made; if so, one less may from now on.
+    fn may_begin_one(&self) -> bool {
+        let mut ramp = self.ramp.lock().expect("nothing panics while holding this lock");
+        ramp.as_mut().is_none_or(Ramp::take)
     }
 
     /// A warm environment, or a new one. Whoever waits for a new one takes one that becomes free
-    /// meanwhile.
-    async fn environment(self: &Arc<Self>, call: &Arc<Call>) -> Begun {
-        let from = Instant::now() + self.program.cold_start;
-        loop {
+    /// meanwhile; and nobody waits until it would be too late to begin.
+    async fn environment(self: &Arc<Self>, call: &Arc<Call>, latest: Instant) -> Begun {
+        let too_late = sleep_until(latest);
+        let turn = self.turn(Instant::now() + self.program.cold_start);
+        tokio::pin!(too_late, turn);
+        let turn = loop {
             if let Some(jobs) = self.warm() {
                 return Ok(jobs);
             }
             if let Some(jobs) = self.expected().await {
                 return Ok(jobs);
             }
-            let turn = tokio::select! {
+            tokio::select! {
                 biased;
-                () = self.freed.notified() => continue,
-                turn = self.turn(from) => turn,
-            };
-            if let Some(jobs) = self.warm() {
-                return Ok(jobs);
+                () = self.freed.notified() => {}
+                () = &mut too_late => return Err(ending::refused(limits::shared_limit())),
+                turn = &mut turn => break turn,
             }
-            let (first, mut begun) = oneshot::channel();
-            self.ledger().started();
-            self.pool().alive += 1;
-            #[expect(clippy::disallowed_methods, reason = "it outlives its first invocation")]
-            tokio::spawn(environment::live(self.clone(), call.clone(), first));
-            let in_time = timeout(LONGEST_TURN, &mut begun).await;
-            drop(turn);
-            let begun = match in_time {
-                Ok(begun) => begun,
-                Err(_) => begun.await,
-            };
-            return begun.expect("an environment says how it began");
+        };
+        if let Some(jobs) = self.warm() {
+            return Ok(jobs);
         }
+        if !self.may_begin_one() {
+            return Err(ending::refused(limits::shared_limit()));
+        }
+        let (first, mut begun) = oneshot::channel();
+        self.ledger().started();
+        #[expect(clippy::disallowed_methods, reason = "it outlives its first invocation")]
+        tokio::spawn(environment::live(self.clone(), call.clone(), first));
+        let in_time = timeout(LONGEST_TURN, &mut begun).await;
+        drop(turn);
+        let begun = match in_time {
+            Ok(begun) => begun,
+            Err(_) => begun.await,
+        };
+        begun.expect("an environment says how it began")
     }
 
     /// A turn to begin an environment, from this moment on.
@@ -224,9 +255,7 @@ impl Environments {
 
     /// An environment has ended.
     pub(super) fn gone(&self) {
-        let mut pool = self.pool();
-        pool.alive -= 1;
-        pool.idle.retain(|jobs| !jobs.is_closed());
+        self.pool().idle.retain(|jobs| !jobs.is_closed());
     }
 
     /// An invocation has ended: Lambda's line about it.

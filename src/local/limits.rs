@@ -39,8 +39,8 @@ struct Function {
     running: u32,
     /// Environments that there are, where nobody else counts them.
     alive: u32,
-    /// New environments that may be made, as of then.
-    new: Option<(f64, Instant)>,
+    /// New environments that may be made.
+    ramp: Option<Ramp>,
 }
 
 /// A call that was let in, until this is dropped.
@@ -69,12 +69,20 @@ impl Gate {
     }
 
     /// Reserves so much for a function; nothing when `most` is not there.
-    pub(super) fn reserve(&self, name: &str, most: Option<u32>) {
+    /// False, and nothing is changed, when the account has not so much left.
+    pub(super) fn reserve(&self, name: &str, most: Option<u32>) -> bool {
         let mut state = self.state();
-        match most {
-            Some(most) => state.reserved.insert(name.to_owned(), most),
-            None => state.reserved.remove(name),
+        let Some(most) = most else {
+            state.reserved.remove(name);
+            return true;
         };
+        let own = state.reserved.get(name).copied().unwrap_or(0);
+        let all = state.reserved() - u64::from(own) + u64::from(most);
+        let is_there = self.limits.account_concurrency.is_none_or(|it| all <= u64::from(it));
+        if is_there {
+            state.reserved.insert(name.to_owned(), most);
+        }
+        is_there
     }
 
     /// Whether callers may ask for the limits.
@@ -89,53 +97,80 @@ impl Gate {
 
     /// How much of it is not reserved by a function.
     pub(super) fn unreserved(&self) -> Option<u32> {
-        let reserved = self.state().reserved.values().sum();
-        Some(self.account()?.saturating_sub(reserved))
+        let left = u64::from(self.account()?).saturating_sub(self.state().reserved());
+        u32::try_from(left).ok()
     }
 
     /// Lets a call in, or answers as Lambda does.
-    /// `alive` is how many environments the function has, where that is counted elsewhere.
+    /// A function with processes of its own has its ramp where these are made.
     pub(super) fn admit(
         self: &Arc<Self>,
         name: &str,
-        alive: Option<u32>,
+        has_own_ramp: bool,
     ) -> Result<Admission, Answer> {
         let mut state = self.state();
         let state = &mut *state;
         let own_limit = state.reserved.get(name).copied();
         let is_full = self.limits.account_concurrency.is_some_and(|account| {
-            let reserved: u32 = state.reserved.values().sum();
             let others = state.functions.iter();
             let others = others.filter(|(name, _)| !state.reserved.contains_key(*name));
             let running: u32 = others.map(|(_, function)| function.running).sum();
-            running >= account.saturating_sub(reserved)
+            u64::from(running) >= u64::from(account).saturating_sub(state.reserved())
         });
         let function = state.functions.entry(name.to_owned()).or_default();
         if own_limit.is_some_and(|limit| function.running >= limit) {
             return Err(throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
         }
-        if (own_limit.is_none() && is_full) || !function.has_environment(self.limits.ramp, alive) {
-            return Err(throttled("ConcurrentInvocationLimitExceeded"));
+        let is_full = own_limit.is_none() && is_full;
+        let ramp = self.limits.ramp.filter(|_| !has_own_ramp);
+        if is_full || !function.has_environment(ramp) {
+            return Err(shared_limit());
         }
         function.running += 1;
         Ok(Admission { gate: self.clone(), function: name.to_owned() })
     }
 }
 
+impl State {
+    /// What is reserved for all functions together.
+    fn reserved(&self) -> u64 {
+        self.reserved.values().copied().map(u64::from).sum()
+    }
+}
+
 impl Function {
     /// Takes an environment: a warm one, or a new one if one may be made.
-    fn has_environment(&mut self, ramp: Option<u32>, alive: Option<u32>) -> bool {
+    fn has_environment(&mut self, ramp: Option<u32>) -> bool {
         let Some(ramp) = ramp else { return true };
-        if alive.unwrap_or(self.alive) > self.running {
-            return true;
-        }
-        let (ramp, now) = (f64::from(ramp), Instant::now());
-        let (left, at) = self.new.unwrap_or((ramp, now));
-        let left = (left + (now - at).as_secs_f64() * ramp / 10.0).min(ramp);
-        let is_made = left >= 1.0;
-        self.new = Some((if is_made { left - 1.0 } else { left }, now));
+        let is_there = self.alive > self.running;
+        let is_made = !is_there && self.ramp.get_or_insert_with(|| Ramp::new(ramp)).take();
         self.alive += u32::from(is_made);
-        is_made
+        is_there || is_made
+    }
+}
+
+/// How many new environments may be made: so many at once, and then as many in ten seconds.
+#[derive(Debug)]
+pub(super) struct Ramp {
+    most: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl Ramp {
+    pub(super) fn new(most: u32) -> Self {
+        let most = f64::from(most);
+        Ramp { most, left: most, at: Instant::now() }
+    }
+
+    /// Takes one, if there is one.
+    pub(super) fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let gained = (now - self.at).as_secs_f64() * self.most / 10.0;
+        (self.left, self.at) = ((self.left + gained).min(self.most), now);
+        let is_one = self.left >= 1.0;
+        self.left -= if is_one { 1.0 } else { 0.0 };
+        is_one
     }
 }
 
@@ -146,6 +181,11 @@ impl Drop for Admission {
             function.running -= 1;
         }
     }
+}
+
+/// No room is left that all functions share, or no new environment may be made.
+pub(super) fn shared_limit() -> Answer {
+    throttled("ConcurrentInvocationLimitExceeded")
 }
 
 fn throttled(reason: &'static str) -> Answer {
@@ -172,17 +212,17 @@ mod tests {
         let limits = Limits { account_concurrency: Some(3), ramp: Some(2), is_secret: false };
         let gate = Arc::new(Gate::new(limits, &Functions::new()));
         gate.reserve("own", Some(1));
-        let own = gate.admit("own", None).expect("the first");
+        let own = gate.admit("own", false).expect("the first");
         let reserved = "ReservedFunctionConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("own", None)), reserved);
-        let _first = gate.admit("f", None).expect("the first new environment");
-        let second = gate.admit("f", None).expect("the second");
+        assert_eq!(reason(gate.admit("own", false)), reserved);
+        let _first = gate.admit("f", false).expect("the first new environment");
+        let second = gate.admit("f", false).expect("the second");
         let shared = "ConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("g", None)), shared, "the account is full");
+        assert_eq!(reason(gate.admit("g", false)), shared, "the account is full");
         drop(own);
-        assert_eq!(reason(gate.admit("f", None)), shared, "no third new environment yet");
+        assert_eq!(reason(gate.admit("f", false)), shared, "no third new environment yet");
         drop(second);
-        assert!(gate.admit("f", None).is_ok(), "a warm one is used again");
+        assert!(gate.admit("f", false).is_ok(), "a warm one is used again");
     }
 
     #[test]
@@ -190,27 +230,25 @@ mod tests {
         let limits = Limits { account_concurrency: Some(3), ..Limits::default() };
         let gate = Arc::new(Gate::new(limits, &Functions::new()));
         gate.reserve("own", Some(2));
-        let _first = gate.admit("f", None).expect("one is not reserved");
+        let _first = gate.admit("f", false).expect("one is not reserved");
         let shared = "ConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("g", None)), shared);
+        assert_eq!(reason(gate.admit("g", false)), shared);
         let _own =
-            [gate.admit("own", None), gate.admit("own", None)].map(|it| it.expect("its own"));
+            [gate.admit("own", false), gate.admit("own", false)].map(|it| it.expect("its own"));
         gate.reserve("own", None);
-        assert_eq!(reason(gate.admit("own", None)), shared, "it shares with the others now");
+        assert_eq!(reason(gate.admit("own", false)), shared, "it shares with the others now");
     }
 
     #[test]
-    fn an_environment_that_ended_is_none_that_could_be_used_again() {
-        let limits = Limits { ramp: Some(2), ..Limits::default() };
-        let gate = Arc::new(Gate::new(limits, &Functions::new()));
-        let admitted = [gate.admit("f", Some(0)), gate.admit("f", Some(0))];
-        let [first, second] = admitted.map(|it| it.expect("a new one"));
-        drop(first);
-        let again = gate.admit("f", Some(2)).expect("the one that is there");
-        drop(again);
-        let shared = "ConcurrentInvocationLimitExceeded";
-        assert_eq!(reason(gate.admit("f", Some(1))), shared, "it has ended, and none may be made");
-        drop(second);
-        assert!(gate.admit("f", Some(1)).is_ok());
+    fn no_more_is_reserved_than_the_account_has() {
+        let limits = Limits { account_concurrency: Some(10), ..Limits::default() };
+        let gate = Gate::new(limits, &Functions::new());
+        assert!(gate.reserve("f", Some(6)));
+        assert!(!gate.reserve("g", Some(5)));
+        assert!(gate.reserve("f", Some(3)) && gate.reserve("g", Some(7)));
+        assert_eq!(gate.unreserved(), Some(0));
+        let boundless = Gate::new(Limits::default(), &Functions::new());
+        assert!(boundless.reserve("f", Some(u32::MAX)) && boundless.reserve("g", Some(u32::MAX)));
+        assert_eq!(boundless.unreserved(), None);
     }
 }

@@ -2,6 +2,7 @@
 //! talks to them over HTTP as it talks to AWS.
 
 pub mod dynamodb;
+mod ending;
 mod environment;
 pub mod environments;
 pub mod functions;

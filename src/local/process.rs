@@ -13,9 +13,8 @@ use tokio::process::Child;
 
 use super::environments::Environments;
 
-/// How a process ends that cannot become its program: as `burstd` itself does when the operating
-/// system refuses.
-pub(super) const NO_PROGRAM: i32 = 71;
+/// How a process ends that cannot become its program, as with shells.
+pub const NO_PROGRAM: u8 = 127;
 
 /// Starts a process in a group of its own. burstd itself comes first, asks the kernel to kill it
 /// when its parent dies, and then becomes the function.

@@ -5,6 +5,7 @@ mod call;
 mod settings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -17,11 +18,20 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rand::{RngExt as _, make_rng, rngs::StdRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::lambda::{Answer, Call, Code, Ended, Functions, Gauge, LocalFunction};
-use super::limits::{Admission, Gate, Limits};
+use super::limits::{Gate, Limits};
 use super::output::TAIL_BYTES;
+use crate::retry::Backoff;
 pub use call::plain_name;
+
+/// How long an event waits for room, ...
+const EVENT_LASTS: Duration = Duration::from_secs(6 * 3600);
+
+/// ... and how long between two tries.
+const EVENT_BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(100), max: Duration::from_secs(5) };
 
 struct Endpoint {
     functions: Functions,
@@ -33,6 +43,11 @@ type Shared = State<Arc<Endpoint>>;
 
 pub(super) fn router(functions: Functions, limits: Limits, gauge: Arc<Gauge>) -> Router {
     let gate = Arc::new(Gate::new(limits, &functions));
+    for function in functions.values() {
+        if let Code::Program(environments) = &function.code {
+            environments.keep_to_ramp(limits.ramp);
+        }
+    }
     Router::new()
         .route("/2015-03-31/functions/{name}/invocations", post(invoke))
         .route("/2015-03-31/functions/{name}/configuration", get(settings::configuration))
@@ -75,23 +90,17 @@ async fn invoke(
     if invocation_type == "DryRun" {
         return empty(&request_id, StatusCode::NO_CONTENT);
     }
-    let alive = match &function.code {
-        Code::Program(environments) => Some(environments.alive()),
-        Code::Handler(_) => None,
-    };
-    let admission = match endpoint.gate.admit(name, alive) {
-        Ok(admission) => admission,
-        Err(refusal) => {
-            endpoint.gauge.throttled();
-            return respond(&request_id, refusal);
-        }
-    };
     // The function runs on whatever becomes of this connection, as it does in Lambda.
-    #[expect(clippy::disallowed_methods, reason = "it outlives its caller, and ends by itself")]
-    let run = tokio::spawn(run(endpoint.clone(), function.clone(), admission, call));
     if invocation_type == "Event" {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it outlives its caller, and ends by itself"
+        )]
+        tokio::spawn(run_when_there_is_room(endpoint.clone(), function.clone(), call));
         return empty(&request_id, StatusCode::ACCEPTED);
     }
+    #[expect(clippy::disallowed_methods, reason = "it outlives its caller, and ends by itself")]
+    let run = tokio::spawn(run(endpoint.clone(), function.clone(), call));
     let ended = run.await.unwrap_or_else(|_| crashed(&request_id));
     let mut response = respond(&request_id, ended.answer);
     if text("x-amz-log-type") == Some("Tail") && response.status() == StatusCode::OK {
@@ -100,16 +109,41 @@ async fn invoke(
     response
 }
 
-/// Runs a function to its end, or to its timeout.
-async fn run(
-    endpoint: Arc<Endpoint>,
-    function: LocalFunction,
-    _admission: Admission,
-    call: Call,
-) -> Ended {
+/// Runs a function that nobody waits for: Lambda keeps the event for six hours while there is no
+/// room for it (docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html).
+async fn run_when_there_is_room(endpoint: Arc<Endpoint>, function: LocalFunction, call: Call) {
+    let mut rng: StdRng = make_rng();
+    let until = Instant::now() + EVENT_LASTS;
+    for tries in 1.. {
+        let ended = run(endpoint.clone(), function.clone(), call.clone()).await;
+        let is_throttled = matches!(ended.answer, Answer::Refused { status: 429, .. });
+        if !is_throttled || Instant::now() > until {
+            return;
+        }
+        sleep(EVENT_BACKOFF.after(tries, &mut rng)).await;
+    }
+}
+
+/// Runs a function to its end, or to its timeout, if there is room for it.
+async fn run(endpoint: Arc<Endpoint>, function: LocalFunction, call: Call) -> Ended {
+    let has_own_ramp = matches!(function.code, Code::Program(_));
+    let admitted = endpoint.gate.admit(&call.function, has_own_ramp);
+    let ended = match admitted {
+        Ok(_admission) => {
+            endpoint.gauge.begin();
+            let _running = EndOnDrop(&endpoint.gauge);
+            run_admitted(&function, call).await
+        }
+        Err(refusal) => Ended { answer: refusal, log: String::new() },
+    };
+    if let Answer::Refused { status: 429, .. } = ended.answer {
+        endpoint.gauge.throttled();
+    }
+    ended
+}
+
+async fn run_admitted(function: &LocalFunction, call: Call) -> Ended {
     let request_id = call.request_id.clone();
-    endpoint.gauge.begin();
-    let _running = EndOnDrop(&endpoint.gauge);
     let handler = match &function.code {
         Code::Program(environments) => return environments.invoke(call).await,
         Code::Handler(handler) => handler,

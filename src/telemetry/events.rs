@@ -260,6 +260,11 @@ pub const EVENTS: &[Event] = &[
         "`burstd dev`: a function's process ended between two invocations; the next one gets \
          another",
     ),
+    warn(
+        "function.not_started",
+        "function error",
+        "`burstd dev`: this machine has no room for one more process; the task keeps its attempt",
+    ),
     info("function.output", "function request_id? line", "`burstd dev`: what the function printed"),
     warn(
         "function.output_cut",

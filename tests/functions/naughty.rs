@@ -17,6 +17,17 @@ async fn main() -> Result<(), Error> {
         Ok("exits") => exit(3),
         Ok("hangs") => std::future::pending().await,
         Ok("raises") => panic!("it cannot begin"),
+        Ok("says so") => {
+            let api = std::env::var("AWS_LAMBDA_RUNTIME_API")?;
+            let mut stream = TcpStream::connect(&api)?;
+            let id = std::process::id();
+            let error = format!("{{\"errorType\":\"Init\",\"errorMessage\":\"{id}\"}}");
+            let post = "POST /2018-06-01/runtime/init/error HTTP/1.1";
+            let length = error.len();
+            write!(stream, "{post}\r\nHost: {api}\r\nContent-Length: {length}\r\n\r\n{error}")?;
+            // It should end now.
+            std::future::pending().await
+        }
         Ok("asks and exits") => {
             let api = std::env::var("AWS_LAMBDA_RUNTIME_API")?;
             let mut stream = TcpStream::connect(&api)?;

@@ -95,10 +95,13 @@ fn too_large(bytes: &str, invocation_type: &str, limit: usize) -> Answer {
 fn decoded(encoded: &str) -> Result<Vec<u8>, Answer> {
     let decoded = BASE64.decode(encoded).ok();
     let is_json = |text: &Vec<u8>| serde_json::from_slice::<IgnoredAny>(text).is_ok();
-    decoded.filter(is_json).ok_or_else(|| {
+    let mut decoded = decoded.filter(is_json).ok_or_else(|| {
         let message = "Client context must be a valid Base64-encoded JSON object.";
         refused(400, "InvalidRequestContentException", message)
-    })
+    })?;
+    // It becomes a header, which takes no line ends; JSON has them between its parts only.
+    decoded.iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
+    Ok(decoded)
 }
 
 /// The function's name in `name`, `name:alias`, a partial ARN or an ARN.
@@ -127,7 +130,7 @@ mod tests {
     use super::*;
 
     fn call(path: &str, qualifier: Option<&str>, kind: &str) -> Result<Call, Answer> {
-        let context = BASE64.encode(r#"{"custom":{"a":"b"}}"#);
+        let context = BASE64.encode("{\n\t\"custom\": {\"a\": \"b\"}\n}\n");
         let context = context.parse().expect("it is a header's value");
         let headers =
             HeaderMap::from_iter([("x-amz-client-context".parse().expect("it is one"), context)]);
@@ -161,7 +164,10 @@ mod tests {
     fn the_client_s_context_is_passed_on_for_synchronous_invocations_alone() {
         for (kind, is_passed) in [("RequestResponse", true), ("Event", false)] {
             let call = call("f", None, kind).expect("it is right");
-            assert_eq!(call.client_context.is_some(), is_passed, "{kind}");
+            let passed =
+                call.client_context.map(|text| String::from_utf8(text).expect("it is text"));
+            let expected = "{  \"custom\": {\"a\": \"b\"} } ".to_owned();
+            assert_eq!(passed, is_passed.then_some(expected), "{kind}: on one line");
         }
     }
 }

@@ -68,14 +68,14 @@ pub(super) async fn put_concurrency(
     let Ok(Wish { most }) = serde_json::from_slice(&body) else {
         return invalid(&request_id, "ReservedConcurrentExecutions must be a number from 0 on");
     };
-    if let Some(account) = endpoint.gate.account().filter(|account| most > *account) {
+    if !endpoint.gate.reserve(name, Some(most)) {
         let message = format!(
-            "Specified ReservedConcurrentExecutions for function is above the account's limit of \
-             {account}"
+            "Specified ReservedConcurrentExecutions for function is above what the account's \
+             limit of {} leaves",
+            endpoint.gate.account().unwrap_or_default()
         );
         return invalid(&request_id, &message);
     }
-    endpoint.gate.reserve(name, Some(most));
     let body = json!({ "ReservedConcurrentExecutions": most });
     json_response(&request_id, StatusCode::OK, &body)
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
+use aws_smithy_types::base64;
+use burstd::clock::Clock;
 use burstd::config::Program as Code;
 use burstd::local::limits::Limits;
 use serde_json::json;
@@ -118,4 +120,40 @@ async fn events_and_dry_runs_are_answered_at_once() {
     let absent = absent.expect_err("there is none").into_service_error();
     assert!(absent.is_resource_not_found_exception(), "{absent}");
     assert_eq!(endpoint.lambda.running().now, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_for_which_there_is_no_room_is_taken_and_runs_later() {
+    let endpoint = Endpoint::start(Code { max_concurrency: Some(1), ..naughty() });
+    let call =
+        || endpoint.client.invoke().function_name("f").invocation_type(InvocationType::Event);
+    for _ in 0..3 {
+        let event = json!({ "do": "sleep", "ms": 200 }).to_string();
+        let taken = call().payload(Blob::new(event)).send().await.expect("it is taken");
+        assert_eq!(taken.status_code, 202);
+    }
+    eventually("all have run", async || match endpoint.environments.usage() {
+        usage if usage.invocations == 3 => Ok(()),
+        usage => Err(usage),
+    })
+    .await;
+    assert!(endpoint.lambda.running().throttled > 0, "they had to wait for one another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_lease_would_not_cover_its_run_any_more_does_not_begin() {
+    let cold_start = Duration::from_secs(600);
+    let endpoint = Endpoint::start(Code { cold_start, ..naughty() });
+    let lease = Duration::from_millis(Clock::system().now().as_millis())
+        + Duration::from_secs(20)
+        + Duration::from_millis(500);
+    let context = json!({ "custom": {
+        "task_id": "t", "queue": "q", "attempt": "1", "worker": "w",
+        "lease_until": lease.as_secs_f64().to_string(),
+    } });
+    let call = endpoint.client.invoke().function_name("f");
+    let refused = call.client_context(base64::encode(context.to_string())).send().await;
+    let refused = refused.expect_err("nothing has run").into_service_error();
+    assert!(refused.is_too_many_requests_exception(), "{refused:?}");
+    assert_eq!(endpoint.environments.usage().environments, 0);
 }
