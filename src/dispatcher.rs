@@ -39,7 +39,7 @@ use known::Known;
 pub use lane::Pace;
 use lane::{Lane, Load};
 pub use limits::Limits;
-pub use overview::{Bound, Overview, POLLING, QueueOverview};
+pub use overview::{Bound, Overview, QueueOverview};
 use pause::Pause;
 pub use plan::{Plan, Plans};
 use summary::Tally;

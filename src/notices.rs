@@ -19,6 +19,10 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// ... and no more of them than these.
 const REMEMBERED: usize = 20;
 
+/// As many are forgotten at once: DynamoDB takes an expression of 4 KB
+/// (docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html).
+const FORGOTTEN_AT_ONCE: usize = 50;
+
 /// Everything that is told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Notices {
@@ -81,6 +85,8 @@ pub enum Kind {
     Limit,
     /// The function runs no task.
     Broken,
+    /// The worker itself waits for something.
+    Waits,
 }
 
 impl Kind {
@@ -89,12 +95,13 @@ impl Kind {
         match self {
             Kind::Limit => "limit",
             Kind::Broken => "broken",
+            Kind::Waits => "waits",
         }
     }
 
     /// What is written so.
     pub fn parse(text: &str) -> Option<Self> {
-        [Kind::Limit, Kind::Broken].into_iter().find(|kind| kind.as_str() == text)
+        [Kind::Limit, Kind::Broken, Kind::Waits].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -113,7 +120,8 @@ impl Notices {
         let dead = dead.into_iter().enumerate();
         let forgotten =
             dead.filter(|(index, (_, presence))| *index >= REMEMBERED || is_old(presence));
-        forgotten.map(|(_, (worker, _))| worker.as_str()).collect()
+        let forgotten = forgotten.map(|(_, (worker, _))| worker.as_str());
+        forgotten.take(FORGOTTEN_AT_ONCE).collect()
     }
 
     /// Who serves the queue, or the shard, with this name, and how.
@@ -192,6 +200,8 @@ mod tests {
         assert_eq!(of(&[0, 601, 9000]).forgotten(now), ["0601", "9000"]);
         let many: Vec<_> = (200..222).collect();
         assert_eq!(of(&many).forgotten(now), ["0220", "0221"]);
+        let fleet: Vec<_> = (200..800).collect();
+        assert_eq!(of(&fleet).forgotten(now).len(), 50, "the others the next time");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Counting tasks: those that the index lists, which is cheap, or all of the table, which is not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -14,8 +14,8 @@ use super::table::INDEX;
 use crate::store::StoreError;
 use crate::task::{Status, Timestamp};
 
-/// No more queues than these are told apart, ...
-const QUEUES: usize = 1000;
+/// No more unknown queues than these are told apart, ...
+const OTHERS_TOLD: usize = 1000;
 
 /// ... and the others are counted under this name.
 const OTHERS: &str = "(others)";
@@ -89,7 +89,11 @@ pub struct Census {
     left: VecDeque<Part>,
     /// ... and where its next page begins.
     after: Option<Item>,
-    /// What the index lists, by what the items call their queue.
+    /// Which shards belong to which queue.
+    queues: HashMap<String, String>,
+    /// Names of others that were met.
+    others: HashSet<String>,
+    /// What the index lists, by queue; by what the items say there, where nobody knows it.
     pub open: BTreeMap<String, Open>,
     /// All tasks, by that and by where they stand.
     pub all: BTreeMap<(String, Standing), u64>,
@@ -112,13 +116,20 @@ impl Desk {
         self.table.sizes
     }
 
-    /// A count of these parts.
-    pub fn census(&self, parts: impl IntoIterator<Item = Part>, now: Timestamp) -> Census {
+    /// A count of these parts, where the queues are known by their shards.
+    pub fn census(
+        &self,
+        parts: impl IntoIterator<Item = Part>,
+        queues: HashMap<String, String>,
+        now: Timestamp,
+    ) -> Census {
         Census {
             table: self.table.clone(),
             now,
             left: parts.into_iter().collect(),
             after: None,
+            queues,
+            others: HashSet::new(),
             open: BTreeMap::new(),
             all: BTreeMap::new(),
         }
@@ -137,9 +148,10 @@ impl Census {
         let is_all = *part == Part::Table;
         let tasks: Vec<_> = items.iter().filter(|item| !self.is_control(item)).collect();
         for item in tasks {
+            let queue = name_of(item, &self.queues, &mut self.others);
             match is_all {
-                true => count_item(&mut self.all, item, self.now),
-                false => count_entry(&mut self.open, item, self.now),
+                true => *self.all.entry((queue, standing(item, self.now))).or_default() += 1,
+                false => count_entry(&mut self.open, queue, item, self.now),
             }
         }
         self.after = after;
@@ -172,27 +184,25 @@ impl Census {
     }
 }
 
-/// A queue's name, to be counted under; when there are too many, that of all the others: items may
-/// have anything there.
-fn counted<V>(counts: &BTreeMap<String, V>, item: &Item) -> String {
-    let queue = queue(item);
-    match counts.len() >= QUEUES && !counts.contains_key(&queue) {
-        true => OTHERS.to_owned(),
-        false => queue,
+/// The queue to count an item under. Items may have anything there: of names that are not known
+/// only so many are told apart.
+fn name_of(item: &Item, queues: &HashMap<String, String>, others: &mut HashSet<String>) -> String {
+    let name = queue(item);
+    if let Some(queue) = queues.get(&name) {
+        return queue.clone();
     }
+    if !others.contains(&name) {
+        if others.len() >= OTHERS_TOLD {
+            return OTHERS.to_owned();
+        }
+        others.insert(name.clone());
+    }
+    name
 }
 
-fn count_item(counts: &mut BTreeMap<(String, Standing), u64>, item: &Item, now: Timestamp) {
-    let (mut key, is_full) = ((queue(item), standing(item, now)), counts.len() >= QUEUES);
-    if is_full && !counts.contains_key(&key) {
-        key.0 = OTHERS.to_owned();
-    }
-    *counts.entry(key).or_default() += 1;
-}
-
-fn count_entry(counts: &mut BTreeMap<String, Open>, entry: &Item, now: Timestamp) {
+fn count_entry(counts: &mut BTreeMap<String, Open>, queue: String, entry: &Item, now: Timestamp) {
     let Ok(Some(due)) = seconds(entry, name::DUE) else { return };
-    let open = counts.entry(counted(counts, entry)).or_default();
+    let open = counts.entry(queue).or_default();
     if due > now {
         open.delayed += 1;
         return;
@@ -269,16 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn a_table_full_of_nonsense_is_counted_in_little_memory() {
-        let (mut open, mut all) = (BTreeMap::new(), BTreeMap::new());
-        for index in 0..3000 {
-            let entry = [("queue", string(format!("q{index}"))), ("due", number(0))];
-            let entry = entry.map(|(name, value)| (name.to_owned(), value)).into();
-            count_entry(&mut open, &entry, Timestamp::default());
-            count_item(&mut all, &entry, Timestamp::default());
-        }
-        assert_eq!((open.len(), open[OTHERS].due), (1001, 2000));
-        assert_eq!((all.len(), all[&(OTHERS.to_owned(), Standing::Due)]), (1001, 2000));
+    fn shards_are_their_queue_s_and_a_table_full_of_nonsense_is_counted_in_little_memory() {
+        let queues = HashMap::from([("q#7".to_owned(), "q".to_owned())]);
+        let mut others = HashSet::new();
+        let mut of = |name: &str| {
+            let item = Item::from([("queue".to_owned(), string(name))]);
+            name_of(&item, &queues, &mut others)
+        };
+        let names: HashSet<_> = (0..3000).map(|index| of(&format!("x{index}"))).collect();
+        assert_eq!(names.len(), 1001);
+        assert_eq!((of("x2999"), of("x7"), of("q#7")), (OTHERS.into(), "x7".into(), "q".into()));
     }
 
     #[test]
@@ -288,7 +298,7 @@ mod tests {
         for due in ["0", "900", "800.5", "1001"] {
             let entry = [("queue", string("q")), ("due", number(due))];
             let entry = entry.map(|(name, value)| (name.to_owned(), value)).into();
-            count_entry(&mut counts, &entry, now);
+            count_entry(&mut counts, "q".to_owned(), &entry, now);
         }
         let oldest_due = Some(Timestamp::from_millis(800_500));
         assert_eq!(counts["q"], Open { due: 3, delayed: 1, oldest_due });

@@ -48,9 +48,16 @@ impl Sizes {
         Extent::passing(self.table_bytes, "the table")
     }
 
-    /// What changing so many items takes, in write units: the item, and its place in the index.
-    pub fn write_units(&self, items: u64) -> u64 {
-        items.saturating_mul(self.item_bytes().div_ceil(BYTES_OF_A_WRITE).max(1) + 1)
+    /// The whole index, and the whole table after it.
+    pub fn index_and_table(&self) -> Extent {
+        let bytes = self.index_bytes.saturating_add(self.table_bytes);
+        Extent::passing(bytes, "the table and its index")
+    }
+
+    /// What changing so many items takes, in write units, where each is written, and so many
+    /// entries of the index with it.
+    pub fn write_units(&self, items: u64, entries: u64) -> u64 {
+        items.saturating_mul(self.item_bytes().div_ceil(BYTES_OF_A_WRITE).max(1) + entries)
     }
 
     /// How large an item is on average.
@@ -116,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_change_writes_the_item_and_its_place_in_the_index() {
-        assert_eq!(SIZES.write_units(10), 30, "two for 2,000 bytes, and one");
-        assert_eq!(Sizes::default().write_units(10), 20);
+        assert_eq!(SIZES.write_units(10, 1), 30, "two for 2,000 bytes, and one");
+        assert_eq!(Sizes::default().write_units(10, 2), 30);
     }
 }

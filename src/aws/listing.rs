@@ -143,9 +143,14 @@ impl Listing {
             Place::Index => self.scan_index().await,
             Place::Shards(left) => {
                 let shard = left.front().expect("it is not over");
-                self.table.listed(shard, Some(KEYS_AT_ONCE), self.after.clone()).await
+                self.table.listed(shard, Some(self.keys_at_once()), self.after.clone()).await
             }
         }
+    }
+
+    /// Entries of the index to read at once, which are looked up together.
+    fn keys_at_once(&self) -> i32 {
+        self.page.map_or(KEYS_AT_ONCE, |page| page.min(KEYS_AT_ONCE))
     }
 
     async fn scan(&self) -> Paged {
@@ -163,7 +168,7 @@ impl Listing {
     async fn scan_index(&self) -> Paged {
         let of_queue = Filter { queue: self.filter.queue.clone(), ..Filter::default() };
         let Conditions { clauses, names, values } = of_queue.conditions();
-        let request = self.table.client.scan().index_name(INDEX).limit(KEYS_AT_ONCE);
+        let request = self.table.client.scan().index_name(INDEX).limit(self.keys_at_once());
         let request = request
             .set_filter_expression((!clauses.is_empty()).then(|| clauses.join(" AND ")))
             .set_expression_attribute_names((!names.is_empty()).then_some(names))

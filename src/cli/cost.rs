@@ -31,6 +31,8 @@ pub(super) struct Price {
     consent: Consent,
     /// How it is allowed where nobody can be asked.
     advice: &'static str,
+    /// Whether there is a terminal to ask on, and to answer at.
+    is_somebody_there: bool,
     /// Up to so many read units there is nothing more to be said.
     settled: u64,
 }
@@ -38,7 +40,8 @@ pub(super) struct Price {
 impl Price {
     /// As much as is read without a word.
     pub(super) fn new(consent: Consent, advice: &'static str) -> Self {
-        Price { consent, advice, settled: MUCH_UNITS }
+        let is_somebody_there = is_somebody_there();
+        Price { consent, advice, is_somebody_there, settled: MUCH_UNITS }
     }
 
     /// Says what a reading costs, if it is much, and asks whether to do it. Where nobody can be
@@ -77,10 +80,12 @@ impl Price {
                 eprintln!("This {cost}.");
                 Ok(())
             }
-            Consent::Wanted if is_somebody_there() => match ask(&format!("This {cost}. Go on?"))? {
-                true => Ok(()),
-                false => Err(Exit::stopped()),
-            },
+            Consent::Wanted if self.is_somebody_there => {
+                match ask(&format!("This {cost}. Go on?"))? {
+                    true => Ok(()),
+                    false => Err(Exit::stopped()),
+                }
+            }
             Consent::Wanted => {
                 let advice = self.advice;
                 let why = "there is nobody here to be asked";
@@ -142,10 +147,15 @@ mod tests {
         }
     }
 
+    /// Where nobody can be asked, wherever the tests run.
+    fn unasked() -> Price {
+        Price { is_somebody_there: false, ..Price::new(Consent::Wanted, "--yes does") }
+    }
+
     #[test]
     fn little_is_read_without_a_word_and_much_is_not_read_unasked() {
         let extent = |bytes| Sizes { table_bytes: bytes, ..Sizes::default() }.table();
-        let mut price = Price::new(Consent::Wanted, "--yes does");
+        let mut price = unasked();
         assert!(price.before(&extent(MUCH_UNITS * 8192)).is_ok());
         assert!(price.before(&extent(MUCH_UNITS * 8192 + 1)).is_err());
         assert!(Price::new(Consent::Given, "").before(&extent(u64::MAX)).is_ok());
@@ -154,7 +164,7 @@ mod tests {
     #[test]
     fn what_turns_out_to_be_much_is_said_once_and_again_when_it_is_ten_times_that() {
         let consumed = |units: u64| Consumed { read_milli: units * 1000, write_milli: 0 };
-        let mut price = Price::new(Consent::Wanted, "--yes does");
+        let mut price = unasked();
         assert!(price.so_far(consumed(MUCH_UNITS)).is_ok());
         let refused = price.so_far(consumed(MUCH_UNITS + 1)).expect_err("nobody is there");
         assert!(

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::exit::{Exit, say};
 use super::tasks::time;
-use super::{ConfigFile, Speech, block_on, cost, person, unknown_queue};
+use super::{ConfigFile, Speech, block_on, cost, person, plain, unknown_queue};
 use crate::aws::Clients;
 use crate::daemon;
 use crate::notices::Pause;
@@ -84,7 +84,7 @@ impl Queues {
                     "by": pause.as_ref().map(|pause| pause.by.as_str()),
                     "message": words,
                 }))?,
-                false => say(format_args!("{queue}: {words}"))?,
+                false => say(plain::one_line(&format!("{queue}: {words}")))?,
             }
         }
         if self.speech.verbose {

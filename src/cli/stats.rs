@@ -1,6 +1,6 @@
 //! `burstd stats`: what is left to do, by queue, and what has been done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -62,10 +62,10 @@ impl Stats {
         let clients = Clients::new(&daemon::place(&config.aws)).await?;
         let desk = clients.table(&config.table).desk().await?;
         let mut price = Price::new(Consent::from_option(self.yes), ADVICE);
-        price.before(&desk.sizes().index())?;
-        if self.scan {
-            price.before(&desk.sizes().table())?;
-        }
+        price.before(&match self.scan {
+            true => desk.sizes().index_and_table(),
+            false => desk.sizes().index(),
+        })?;
         let notices = super::tasks::notices(&desk).await?;
         let now = clients.clock().now();
         let parts = match shards {
@@ -73,7 +73,7 @@ impl Stats {
             None if self.scan => vec![Part::Index, Part::Table],
             None => vec![Part::Index],
         };
-        let mut census = desk.census(parts, now);
+        let mut census = desk.census(parts, queues_of_shards(&config), now);
         while census.next_page().await? {
             price.so_far(desk.consumed())?;
         }
@@ -83,7 +83,7 @@ impl Stats {
             false => say(table(&lines, now))?,
         }
         if self.scan {
-            self.say_all(&config, census.all)?;
+            self.say_all(census.all)?;
         } else if self.queue.is_none() {
             self.say_ended(&desk, &notices, now)?;
         }
@@ -115,13 +115,7 @@ impl Stats {
         for queue in config.queues.iter().filter(|queue| is_wanted(&queue.name)) {
             open.insert(queue.name.clone(), Open::default());
         }
-        for (shard, of_shard) in counted {
-            let queue = open.entry(queue_of(config, &shard)).or_default();
-            queue.due += of_shard.due;
-            queue.delayed += of_shard.delayed;
-            let oldest = [queue.oldest_due, of_shard.oldest_due].into_iter().flatten().min();
-            queue.oldest_due = oldest;
-        }
+        open.extend(counted);
         let line = |(queue, open): (String, Open)| {
             let servers = notices.servers(&queue, now);
             let running = servers.iter().map(|(_, service)| service.in_flight).sum();
@@ -137,7 +131,7 @@ impl Stats {
         // One item of the table may be the control item.
         let is_told = u64::from(*notices != Notices::default());
         let ended = sizes.table_items.saturating_sub(sizes.index_items + is_told);
-        let units = sizes.table().read_units();
+        let units = sizes.index_and_table().read_units();
         let alive: BTreeMap<_, _> =
             notices.workers.iter().filter(|(_, presence)| presence.is_alive(now)).collect();
         if self.speech.json {
@@ -147,7 +141,7 @@ impl Stats {
             });
             return say(json!({
                 "ended_estimate": ended,
-                "scan_bytes": sizes.table_bytes,
+                "scan_bytes": sizes.index_and_table().bytes,
                 "scan_read_units": units,
                 "workers": workers.collect::<Vec<Value>>(),
             }));
@@ -170,15 +164,7 @@ impl Stats {
     }
 
     /// How many have which status.
-    fn say_all(
-        &self,
-        config: &Config,
-        counted: BTreeMap<(String, Standing), u64>,
-    ) -> Result<(), Exit> {
-        let mut counts: BTreeMap<(String, Standing), u64> = BTreeMap::new();
-        for ((shard, standing), count) in counted {
-            *counts.entry((queue_of(config, &shard), standing)).or_default() += count;
-        }
+    fn say_all(&self, counts: BTreeMap<(String, Standing), u64>) -> Result<(), Exit> {
         if !self.speech.json {
             let queues: BTreeSet<_> = counts.keys().map(|(queue, _)| queue.as_str()).collect();
             let width = width(queues.into_iter());
@@ -195,11 +181,13 @@ impl Stats {
     }
 }
 
-/// The queue of a shard, as far as the configuration knows it.
-fn queue_of(config: &Config, shard: &str) -> String {
-    let is_its = |name: &str, shards: u32| Queue::shards(name, shards).iter().any(|it| it == shard);
-    let queue = config.queues.iter().find(|queue| is_its(&queue.name, queue.shards));
-    queue.map_or(shard, |queue| &queue.name).to_owned()
+/// The queues of the configuration, by their shards.
+fn queues_of_shards(config: &Config) -> HashMap<String, String> {
+    let of = |(name, shards): (&String, u32)| {
+        let queue = name.clone();
+        Queue::shards(name, shards).into_iter().map(move |shard| (shard, queue.clone()))
+    };
+    config.queues.iter().map(|queue| (&queue.name, queue.shards)).flat_map(of).collect()
 }
 
 fn notes(
@@ -246,7 +234,8 @@ fn table(lines: &[Line], now: Timestamp) -> String {
     for line in lines {
         let Open { due, delayed, oldest_due } = line.open;
         let oldest = oldest_due.map_or("-".to_owned(), |due| away(due, now));
-        let (queue, running, notes) = (shown(&line.queue), line.running, line.notes.join("; "));
+        let (queue, running, notes) =
+            (shown(&line.queue), line.running, plain::one_line(&line.notes.join("; ")));
         let row =
             format!("{queue:<width$}  {due:>8}  {running:>8}  {delayed:>8}  {oldest:<12}  {notes}");
         words += "\n";

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, say};
-use super::{ConfigFile, Speech, block_on, cost};
+use super::{ConfigFile, Speech, block_on, cost, plain};
 use crate::aws::{Changed, Clients, Desk, Record};
 use crate::config::Config;
 use crate::daemon;
@@ -92,7 +92,9 @@ impl About {
             failures += u32::from(!answer.is_good);
             match self.speech.json {
                 true => say(&answer.json)?,
-                false => say(&answer.words)?,
+                // It has lines of its own, each of which is plain.
+                false if errand == Errand::Show => say(&answer.words)?,
+                false => say(plain::one_line(&answer.words))?,
             }
         }
         if self.speech.verbose {
@@ -183,7 +185,7 @@ fn retried(id: &TaskId, changed: Changed) -> Answer {
 fn runs_on(record: &Record, now: Timestamp) -> bool {
     let lease = record.moment("lease_until").ok().flatten();
     match record.status().and_then(Status::parse) {
-        Some(Status::Running) => true,
+        Some(Status::Running) => lease.is_none_or(|until| until > now),
         Some(Status::Cancelled) => lease.is_some_and(|until| until > now),
         _ => false,
     }

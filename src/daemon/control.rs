@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::aws::{Control, DynamoStore, LambdaInvoker};
-use crate::dispatcher::{Overview, POLLING, QueueOverview};
+use crate::dispatcher::{Overview, QueueOverview};
 use crate::episode::Episode;
 use crate::notices::{Bound, Notices, Pause, Presence, REPORT_EVERY, Service};
 use crate::pulse::Pulse;
@@ -257,7 +257,7 @@ fn presence(overview: &Overview, binding: &mut Binding, at: Instant, now: Timest
         (queue.name.clone(), service)
     };
     let queues: BTreeMap<_, _> = overview.queues.iter().map(service).collect();
-    let waits = (overview.activity != POLLING).then(|| overview.activity.to_owned());
+    let waits = overview.is_stopped.then(|| overview.activity.to_owned());
     Presence { seen_at: now, waits, queues }
 }
 
@@ -265,7 +265,9 @@ fn presence(overview: &Overview, binding: &mut Binding, at: Instant, now: Timest
 fn essence(presence: &Presence) -> Presence {
     let mut presence = Presence { seen_at: Timestamp::default(), ..presence.clone() };
     for service in presence.queues.values_mut() {
-        service.in_flight = service.in_flight.min(1);
+        // Within a factor of four.
+        service.in_flight =
+            service.in_flight.checked_ilog2().map_or(0, |log| u64::from(log / 2) + 1);
         if let Some(bound) = &mut service.bound {
             bound.in_flight = 0;
             bound.since = Timestamp::default();
@@ -290,7 +292,7 @@ mod tests {
         });
         let queue =
             QueueOverview { name: "q".to_owned(), shards: 1, in_flight, bound, is_held: false };
-        Overview { activity: POLLING, queues: vec![queue], ..Overview::default() }
+        Overview { activity: "polling", queues: vec![queue], ..Overview::default() }
     }
 
     #[test]
@@ -318,9 +320,10 @@ mod tests {
             let overview = overview(why, in_flight);
             essence(&presence(&overview, &mut Binding::default(), Instant::now(), now))
         };
-        assert_eq!(essence(None, 3), essence(None, 5));
+        assert_eq!(essence(None, 4), essence(None, 15));
+        assert_ne!(essence(None, 4), essence(None, 500), "much more, or much less, is");
         assert_ne!(essence(None, 0), essence(None, 5), "that it works at all is");
-        assert_eq!(essence(Some("a limit"), 3), essence(Some("a limit"), 5));
+        assert_eq!(essence(Some("a limit"), 4), essence(Some("a limit"), 7));
         assert_ne!(essence(Some("a limit"), 5), essence(None, 5));
         assert_ne!(essence(Some("a limit"), 5), essence(Some("another"), 5));
     }

@@ -5,20 +5,19 @@ use std::fmt;
 use std::time::Duration;
 
 use super::lane::{Lane, Load};
-use super::{Dispatcher, Limits};
+use super::{Dispatcher, Limits, pause};
 use crate::invoker::Invoker;
 use crate::notices::Kind;
 use crate::store::Store;
 use tokio::time::Instant;
-
-/// What it does when nothing is the matter.
-pub const POLLING: &str = "polling";
 
 /// What the dispatcher is at.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overview {
     /// What it does, in a word or two.
     pub activity: &'static str,
+    /// Nothing at all is claimed meanwhile, of whichever queue.
+    pub is_stopped: bool,
     /// Tasks in flight.
     pub in_flight: usize,
     /// How many there may be.
@@ -100,7 +99,9 @@ impl fmt::Display for Bound {
 impl<S: Store, I: Invoker> Dispatcher<S, I> {
     pub(super) fn overview(&mut self, now: Instant) -> Overview {
         let time = self.worker.clock.now();
-        let candidates = || self.lanes.iter().flat_map(Lane::candidates);
+        // What a person holds back waits for nothing that burstd could do.
+        let lanes = || self.lanes.iter().filter(|lane| !lane.is_held());
+        let candidates = || lanes().flat_map(Lane::candidates);
         let with_due = candidates().filter(|candidate| candidate.due.as_millis() > 0);
         let oldest = with_due.map(|candidate| candidate.due).min();
         let in_flight = self.tasks.len();
@@ -116,6 +117,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         };
         Overview {
             activity: self.activity(),
+            is_stopped: self.is_stopped(),
             in_flight,
             limit,
             bound_by,
@@ -132,7 +134,8 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         lanes
             .map(|lane| {
                 let own = || bound_of(lane, &self.loads[lane.load], max, now);
-                let bound = self.bound_of_all().or_else(own).filter(|_| !lane.is_held());
+                let bound = self.bound_by_time(lane).or_else(|| self.bound_of_all()).or_else(own);
+                let bound = bound.filter(|_| !lane.is_held());
                 QueueOverview {
                     name: lane.queue.name.clone(),
                     shards: lane.queue.shards.len(),
@@ -152,8 +155,22 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         } else if let Some(reason) = self.pause.reason() {
             reason
         } else {
-            POLLING
+            "polling"
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.worker.shutdown.is_draining()
+            || self.worker.store_trouble.is_open()
+            || self.worker.backlog.is_long()
+    }
+
+    /// A queue whose leases are too short for what is known of the time.
+    fn bound_by_time(&self, lane: &Lane) -> Option<Bound> {
+        let (of, why) = (Some(lane.queue.name.clone()), pause::NO_TIME.to_owned());
+        let is_bound = !self.worker.knows_the_time(&lane.queue);
+        let in_flight = lane.in_flight;
+        is_bound.then_some(Bound { kind: Kind::Waits, of, why, most: None, in_flight })
     }
 
     /// The first limit that keeps a task from starting, from the widest to the narrowest.

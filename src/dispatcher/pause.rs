@@ -11,6 +11,9 @@ use crate::invoker::Invoker;
 use crate::store::Store;
 use crate::worker::Worker;
 
+/// Nobody knows the time well enough.
+pub(super) const NO_TIME: &str = "paused: the time is not known";
+
 /// Whether claims pause, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
@@ -43,7 +46,7 @@ impl Pause {
         }
         self.reason = why.as_ref().map(|why| match why {
             Why::Log => "paused: nobody reads the log",
-            Why::Clock(_) => "paused: the time is not known",
+            Why::Clock(_) => NO_TIME,
         });
         self.say(why);
         is_for_all

@@ -170,6 +170,15 @@ struct Daemon {
 
 impl Daemon {
     fn start(dynamodb: &str, lambda: &str, max_in_flight: usize) -> io::Result<Self> {
+        Daemon::serving("work", dynamodb, lambda, max_in_flight)
+    }
+
+    fn serving(
+        queue: &str,
+        dynamodb: &str,
+        lambda: &str,
+        max_in_flight: usize,
+    ) -> io::Result<Self> {
         let directory = tempfile::TempDir::new()?;
         let config = directory.path().join("burstd.toml");
         let aws = format!(
@@ -177,7 +186,7 @@ impl Daemon {
              lambda_endpoint_url = \"{lambda}\"\n"
         );
         let queue = format!(
-            "table = \"tasks\"\nmax_in_flight = {max_in_flight}\n[queues.work]\n\
+            "table = \"tasks\"\nmax_in_flight = {max_in_flight}\n[queues.{queue}]\n\
              function = \"work\"\n"
         );
         fs::write(&config, format!("{queue}{aws}"))?;

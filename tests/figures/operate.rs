@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use burstd::clock::Clock;
 use burstd::local::dynamodb::EmbeddedDynamoDb;
+use burstd::local::lambda::{Answer, Call, EmbeddedLambda, Functions, LocalFunction};
 use burstd::usage;
 use dynoxide::types::AttributeValue;
 use dynoxide::{Database, ImportOptions};
@@ -17,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::ANYWHERE;
+use crate::{ANYWHERE, Daemon};
 
 const TASKS: usize = 100_000;
 
@@ -36,14 +37,15 @@ enum Kind {
     Garbage,
     WithoutDue,
     WithoutQueue,
+    Poison,
 }
 
 /// Of a hundred tasks so many are like this, and `explain` says this of them while no daemon is up.
-const KINDS: [(Kind, usize, &str); 12] = [
+const KINDS: [(Kind, usize, &str); 13] = [
     (Kind::Succeeded, 58, "ended"),
     (Kind::Failed, 3, "ended"),
     (Kind::Cancelled, 1, "ended"),
-    (Kind::Due, 20, "no_worker"),
+    (Kind::Due, 19, "no_worker"),
     (Kind::Delayed, 7, "not_due"),
     (Kind::Leased, 1, "leased"),
     (Kind::Milliseconds, 1, "milliseconds"),
@@ -52,6 +54,7 @@ const KINDS: [(Kind, usize, &str); 12] = [
     (Kind::Garbage, 2, "unreadable"),
     (Kind::WithoutDue, 1, "no_due"),
     (Kind::WithoutQueue, 1, "no_queue"),
+    (Kind::Poison, 1, "no_worker"),
 ];
 
 const ERRORS: [&str; 3] = ["ValueError", "KeyError", "Sandbox.Timedout"];
@@ -77,7 +80,8 @@ pub(crate) async fn measure() -> io::Result<()> {
     explanations(&burstd).await?;
     lists(&burstd).await?;
     retry(&burstd).await?;
-    cancel(&burstd).await
+    cancel(&burstd).await?;
+    with_a_daemon(&burstd, &dynamodb.url()).await
 }
 
 fn of(kind: Kind) -> usize {
@@ -101,13 +105,17 @@ fn id(number: usize) -> String {
     format!("task-{number:06}")
 }
 
+fn queue_of(number: usize) -> &'static str {
+    ["thumbs", "thumbs", "mail"][number / 100 % 3]
+}
+
 fn item(number: usize, now: u64) -> HashMap<String, AttributeValue> {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let whole = |number: u64| AttributeValue::N(number.to_string());
     let (kind, nth) = kind(number);
     let spread = u64::try_from(number).expect("it is small") % 3600;
     let payload = format!("{{\"n\": {number}, \"pad\": \"{}\"}}", "x".repeat(200));
-    let queue = ["thumbs", "thumbs", "mail"][number / 100 % 3];
+    let queue = queue_of(number);
     let mut item = HashMap::from([
         ("id".to_owned(), text(&id(number))),
         ("queue".to_owned(), text(queue)),
@@ -134,6 +142,12 @@ fn item(number: usize, now: u64) -> HashMap<String, AttributeValue> {
             item.insert("status".to_owned(), text("RUNNING"));
             item.insert("worker".to_owned(), text("web9-dead"));
             item.insert("lease_until".to_owned(), whole(now + 3600));
+        }
+        Kind::Poison => {
+            item.insert("status".to_owned(), text("RUNNING"));
+            item.insert("worker".to_owned(), text("web9-dead"));
+            item.insert("attempt".to_owned(), whole(99));
+            item.insert("lease_until".to_owned(), whole(now - 60));
         }
         Kind::Milliseconds => drop(item.insert("due".to_owned(), whole(now * 1000))),
         Kind::UnknownQueue => drop(item.insert("queue".to_owned(), text("thums"))),
@@ -164,7 +178,8 @@ fn counts(lines: &[Value]) {
     let sum = |field: &str| -> usize {
         lines.iter().filter(|line| line["queue"].is_string()).map(|line| number(&line[field])).sum()
     };
-    let due = [Kind::Due, Kind::Leased, Kind::UnknownQueue, Kind::Paused, Kind::Garbage];
+    let due =
+        [Kind::Due, Kind::Leased, Kind::UnknownQueue, Kind::Paused, Kind::Garbage, Kind::Poison];
     assert_eq!(sum("due"), due.into_iter().map(of).sum::<usize>(), "{lines:#?}");
     assert_eq!(sum("delayed"), of(Kind::Delayed) + of(Kind::Milliseconds), "{lines:#?}");
     let line = |name: &str| lines.iter().find(|line| line["queue"] == name).expect("it is there");
@@ -186,6 +201,7 @@ fn scan(lines: &[Value]) {
         ("FAILED", of(Kind::Failed)),
         ("CANCELLED", of(Kind::Cancelled)),
         ("RUNNING", of(Kind::Leased)),
+        ("RUNNING, lease over", of(Kind::Poison)),
         ("due", due.into_iter().map(of).sum()),
         ("delayed", of(Kind::Delayed) + of(Kind::Milliseconds)),
         ("not in the index", of(Kind::WithoutDue) + of(Kind::WithoutQueue)),
@@ -232,21 +248,31 @@ async fn lists(burstd: &Burstd) -> io::Result<()> {
     Ok(())
 }
 
-/// A retry by filter that is interrupted, and run again: each task once.
+/// A retry by filter that is interrupted, and run again: each task once. Some of those that were
+/// retried have ended again meanwhile, in a way that the filter means.
 async fn retry(burstd: &Burstd) -> io::Result<()> {
-    let retry = ["retry", "--status", "FAILED", "--yes", "--rate", "500/s"];
+    let retry = ["retry", "--status", "FAILED,CANCELLED", "--yes", "--rate", "500/s"];
     let interrupted = burstd.start(&retry)?;
     sleep(Duration::from_secs(4)).await;
     kill_process(Pid::from_child(&interrupted.child), Signal::INT)?;
     let first = interrupted.end().await?;
     let done = |ended: &Ended| number(&ended.lines().last().expect("it says what it did")["done"]);
     assert!(!first.status.success(), "it was interrupted");
-    let before = done(&first);
-    assert!((1..of(Kind::Failed)).contains(&before), "{before} before it was interrupted");
+    let (before, all) = (done(&first), of(Kind::Failed) + of(Kind::Cancelled));
+    assert!((100..all).contains(&before), "{before} before it was interrupted");
+    let ids: Vec<_> = (0..TASKS).filter(|task| kind(*task).0 == Kind::Failed).map(id).collect();
+    let explain: Vec<_> = ["explain"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+    let explained = burstd.told(&explain).await?;
+    let retried = explained.iter().filter(|line| line["reason"] != "ended");
+    let retried: Vec<_> = retried.filter_map(|line| line["id"].as_str()).take(50).collect();
+    assert_eq!(retried.len(), 50);
+    burstd.told(&[&["cancel"], &retried[..]].concat()).await?;
     let again = burstd.start(&retry)?.end().await?;
     assert!(again.status.success(), "{}", again.errors);
     let after = done(&again);
-    assert_eq!(before + after, of(Kind::Failed), "each once");
+    assert_eq!(before + after, all, "each once");
+    let explained = burstd.told(&[&["explain"], &retried[..]].concat()).await?;
+    assert!(explained.iter().all(|line| line["reason"] == "ended"), "they have had their turn");
     println!("  {before} were retried before Ctrl-C, {after} by the same command afterwards");
     Ok(())
 }
@@ -260,6 +286,34 @@ async fn cancel(burstd: &Burstd) -> io::Result<()> {
         0
     );
     Ok(())
+}
+
+/// With a daemon at its limit, which serves one of the queues.
+async fn with_a_daemon(burstd: &Burstd, dynamodb: &str) -> io::Result<()> {
+    let slow = LocalFunction::new(Duration::from_secs(60), async |_: Call| {
+        sleep(Duration::from_secs(50)).await;
+        Answer::Returned(Vec::new())
+    });
+    let lambda = EmbeddedLambda::start(ANYWHERE, Functions::from([("work".to_owned(), slow)]))?;
+    let _daemon = Daemon::serving("thumbs", dynamodb, &lambda.url(), 50)?;
+    let id = |queue: &str| {
+        let is_it = |task: &usize| kind(*task).0 == Kind::Due && queue_of(*task) == queue;
+        // Of those that are due last.
+        (0..TASKS).filter(is_it).min_by_key(|task| task % 3600).map(id).expect("there are some")
+    };
+    let (served, unserved) = (id("thumbs"), id("mail"));
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let lines = burstd.told(&["explain", &served, &unserved]).await?;
+        if lines[0]["reason"] == "limit" {
+            let words = lines[0]["message"].as_str().unwrap_or_default();
+            assert!(words.contains("50 in flight of the 50 that max_in_flight"), "{words}");
+            assert_eq!(lines[1]["reason"], "no_worker", "{}", lines[1]);
+            return Ok(());
+        }
+        assert!(Instant::now() < until, "{lines:?}");
+        sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// The program, as an operator calls it.

@@ -71,8 +71,11 @@ async fn a_task_is_shown_with_all_its_item_says() {
         .map(|(name, value)| (name.to_owned(), value))
         .into(),
     );
-    let error =
-        [("type", s("ValueError")), ("message", s("no")), ("log", s("START\nEND\u{1b}[2J\n"))];
+    let error = [
+        ("type", s("ValueError")),
+        ("message", s("no\u{1b}]0;x")),
+        ("log", s("START\nEND\u{1b}[2J\n")),
+    ];
     let error = error.map(|(name, value)| (name.to_owned(), value));
     let item = world.task("a").with("status", s("FAILED")).without("due").with("attempt", n(1));
     let item = item.with("payload", s("{\"a\": 1}"));
@@ -90,6 +93,8 @@ async fn a_task_is_shown_with_all_its_item_says() {
     ] {
         assert!(words.contains(line), "{line}\n{words}");
     }
+    let words = success(&program.run(&["explain", "a"]));
+    assert!(words.contains("no\u{fffd}]0;x") && !words.contains('\u{1b}'), "{words:?}");
     let json = said(&program, "show", "a");
     assert_eq!((&json["attempt"], &json["history"][0]["ms"]), (&1.into(), &812.into()));
 }

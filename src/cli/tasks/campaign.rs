@@ -10,7 +10,7 @@ use crate::aws::{Desk, Extent, Filter, Listing, Retryable, Run};
 use crate::cli::cost::{self, Consent, Price, thousands};
 use crate::cli::exit::{Exit, say};
 use crate::cli::filter::FilterOptions;
-use crate::cli::{person, row};
+use crate::cli::{person, plain, row};
 use crate::clock::{CLOCKS_DIFFER, Clock};
 use crate::shutdown::Shutdown;
 use crate::task::Timestamp;
@@ -79,7 +79,7 @@ impl Campaign {
             "{} {tasks}, at {}: about {} write units",
             capital(word),
             self.rate.text,
-            thousands(self.desk.sizes().write_units(count))
+            thousands(preview.write_units(self.wish, &self.desk.sizes()))
         );
         if !preview.has_kept_all() {
             question += ", and the same reading once more";
@@ -219,8 +219,9 @@ impl Campaign {
 fn tell_of(run: &Run) {
     let Run { began, by, .. } = run;
     eprintln!(
-        "This goes on with the retry that {by} began at {} and that was interrupted: tasks \
+        "This goes on with the retry that {} began at {} and that was interrupted: tasks \
          that ended since then are left alone. --afresh begins anew.",
+        plain::one_line(by),
         super::time(*began)
     );
 }

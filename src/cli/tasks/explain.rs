@@ -163,6 +163,9 @@ impl Circumstances<'_> {
     /// What keeps one worker.
     fn told(&self, worker: &str, service: &Service, bound: &Bound) -> String {
         let Bound { kind, why, limit, in_flight, since } = bound;
+        if *kind == Kind::Waits {
+            return format!("{worker} is {why}");
+        }
         if *kind == Kind::Broken {
             let since = time(*since);
             return format!(

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::Wish;
-use crate::aws::Found;
+use crate::aws::{Found, Sizes};
 use crate::cli::cost::thousands;
 use crate::cli::exit::{Exit, say};
 use crate::cli::{plain, row};
-use crate::task::{Status, Timestamp};
+use crate::task::Timestamp;
 
 /// So many tasks are shown.
 const SHOWN: u64 = 10;
@@ -31,6 +31,8 @@ pub(super) struct Preview {
     tasks: Vec<Found>,
     count: u64,
     running: u64,
+    /// Of them, those that have ended.
+    ended: u64,
     /// By status and queue.
     kinds: BTreeMap<(String, String), u64>,
 }
@@ -38,7 +40,7 @@ pub(super) struct Preview {
 impl Preview {
     pub(super) fn new(began: Timestamp, now: Timestamp, json: bool) -> Self {
         let (tasks, kinds) = (Vec::new(), BTreeMap::new());
-        Preview { began, now, json, tasks, count: 0, running: 0, kinds }
+        Preview { began, now, json, tasks, count: 0, running: 0, ended: 0, kinds }
     }
 
     pub(super) fn began(&self) -> Timestamp {
@@ -48,6 +50,14 @@ impl Preview {
     /// Whether none had to be let go of.
     pub(super) fn has_kept_all(&self) -> bool {
         self.tasks.len() as u64 == self.count
+    }
+
+    /// What it takes to change them all. A task that has ended comes into the index by a retry, and
+    /// one that waits changes its place there: that is one entry taken out and another put in.
+    pub(super) fn write_units(&self, wish: Wish, sizes: &Sizes) -> u64 {
+        let open = self.count - self.ended;
+        let entries = if wish == Wish::Retry { 2 } else { 1 };
+        sizes.write_units(self.ended, 1).saturating_add(sizes.write_units(open, entries))
     }
 
     pub(super) fn into_tasks(self) -> Vec<Found> {
@@ -72,7 +82,8 @@ impl Preview {
         }
         self.count += 1;
         let record = &found.record;
-        self.running += u64::from(record.status() == Some(Status::Running.as_str()));
+        self.running += u64::from(super::runs_on(record, self.now));
+        self.ended += u64::from(record.is_final());
         let queue = record.text("queue").unwrap_or("-");
         let queue = queue.split_once('#').map_or(queue, |(queue, _)| queue);
         let kind = (row::status(record).to_owned(), queue.to_owned());

@@ -11,7 +11,7 @@ use super::Wish;
 use crate::aws::{Changed, Desk, Filter, Found, Listing};
 use crate::cli::cost::thousands;
 use crate::cli::exit::Exit;
-use crate::cli::row;
+use crate::cli::{plain, row};
 use crate::clock::Clock;
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
@@ -147,7 +147,7 @@ impl Tally {
             Ok(Changed::Missing) => self.gone += 1,
             Err(StoreError::Rejected(fault)) => {
                 self.rejected += 1;
-                bar.suspend(|| eprintln!("{id}: {fault}"));
+                bar.suspend(|| eprintln!("{}", plain::one_line(&format!("{id}: {fault}"))));
             }
             Err(error) => return Err(error.into()),
         }

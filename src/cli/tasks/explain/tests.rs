@@ -20,6 +20,11 @@ fn limit(limit: Option<u64>, in_flight: u64) -> Option<Bound> {
     Some(Bound { kind, why, limit, in_flight, since: at(-5) })
 }
 
+fn no_time() -> Option<Bound> {
+    let why = "paused: the time is not known".to_owned();
+    Some(Bound { kind: Kind::Waits, why, limit: None, in_flight: 1, since: at(-90) })
+}
+
 fn broken() -> Option<Bound> {
     let why = "the function is broken".to_owned();
     Some(Bound { kind: Kind::Broken, why, limit: None, in_flight: 1, since: at(-90) })
@@ -138,6 +143,11 @@ fn a_task_that_could_be_claimed_waits_for_what_the_daemons_say() {
             telling(&[worker(1, Some("draining"), Some(None))]),
             "worker_waits",
             "waits: w1 is draining",
+        ),
+        (
+            telling(&[worker(1, None, Some(no_time()))]),
+            "worker_waits",
+            "waits: w1 is paused: the time is not known",
         ),
         (
             telling(&[worker(1, Some("draining"), Some(None)), worker(1, None, Some(broken()))]),
