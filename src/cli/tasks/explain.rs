@@ -138,10 +138,11 @@ impl Circumstances<'_> {
             service.bound.is_none() && waits(worker).is_none()
         };
         if let Some((worker, _)) = servers.iter().find(is_ready) {
+            let said = away(self.notices.workers[*worker].seen_at, self.now);
             let words = format!(
                 "nothing keeps it: it is due and nobody's, and {worker}, which serves its queue, \
-                 has room. It is claimed when its turn comes: within `[poll] max` if nothing else \
-                 of its queue is due"
+                 has room, as it said {said}. It is claimed when its turn comes: within `[poll] \
+                 max` if nothing else of its queue is due"
             );
             return ("ready", words);
         }

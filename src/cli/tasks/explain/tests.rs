@@ -118,7 +118,11 @@ fn a_task_that_could_be_claimed_waits_for_what_the_daemons_say() {
             "w1, which works on this table, serves others",
         ),
         (telling(&[worker(200, None, Some(None))]), "no_worker", "w1 was last heard of 3m 20s ago"),
-        (telling(&[worker(1, None, Some(None))]), "ready", "w1, which serves its queue, has room"),
+        (
+            telling(&[worker(1, None, Some(None))]),
+            "ready",
+            "w1, which serves its queue, has room, as it said 1.0 s ago",
+        ),
         (
             telling(&[worker(1, None, Some(limit(Some(9), 9))), worker(1, None, Some(None))]),
             "ready",
