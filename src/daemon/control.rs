@@ -163,7 +163,7 @@ impl Liaison {
         if let Some((said_at, before)) = &self.said {
             // Another worker, to which this one seemed dead, may have cleared it away.
             let is_there = self.notices.workers.contains_key(&self.worker.name);
-            let is_new = !is_there || essence(&presence) != essence(before);
+            let is_new = !is_there || is_news(&presence, before);
             let every = if is_new { CHANGES_EVERY } else { REPORT_EVERY };
             if at < *said_at + every {
                 return Ok(());
@@ -261,13 +261,20 @@ fn presence(overview: &Overview, binding: &mut Binding, at: Instant, now: Timest
     Presence { seen_at: now, waits, queues }
 }
 
-/// What of it is worth being said at once: numbers change all the time.
+/// Whether something has changed that is worth being said at once. Numbers change all the time.
+fn is_news(presence: &Presence, said: &Presence) -> bool {
+    let flows = |presence: &Presence| -> Vec<u64> {
+        presence.queues.values().map(|service| service.in_flight).collect()
+    };
+    let other = |(now, said): (u64, u64)| now > 4 * said || said > 4 * now;
+    essence(presence) != essence(said) || flows(presence).into_iter().zip(flows(said)).any(other)
+}
+
+/// What stands there beside the numbers.
 fn essence(presence: &Presence) -> Presence {
     let mut presence = Presence { seen_at: Timestamp::default(), ..presence.clone() };
     for service in presence.queues.values_mut() {
-        // Within a factor of four.
-        service.in_flight =
-            service.in_flight.checked_ilog2().map_or(0, |log| u64::from(log / 2) + 1);
+        service.in_flight = 0;
         if let Some(bound) = &mut service.bound {
             bound.in_flight = 0;
             bound.since = Timestamp::default();
@@ -314,17 +321,26 @@ mod tests {
     }
 
     #[test]
-    fn numbers_alone_are_not_worth_a_report() {
-        let essence = |why, in_flight| {
+    fn numbers_alone_are_worth_a_report_when_they_are_far_from_what_was_said() {
+        let stands = |why, in_flight: usize| {
             let now = Timestamp::from_millis(in_flight as u64);
             let overview = overview(why, in_flight);
-            essence(&presence(&overview, &mut Binding::default(), Instant::now(), now))
+            presence(&overview, &mut Binding::default(), Instant::now(), now)
         };
-        assert_eq!(essence(None, 4), essence(None, 15));
-        assert_ne!(essence(None, 4), essence(None, 500), "much more, or much less, is");
-        assert_ne!(essence(None, 0), essence(None, 5), "that it works at all is");
-        assert_eq!(essence(Some("a limit"), 4), essence(Some("a limit"), 7));
-        assert_ne!(essence(Some("a limit"), 5), essence(None, 5));
-        assert_ne!(essence(Some("a limit"), 5), essence(Some("another"), 5));
+        let is_news = |now, said| super::is_news(&now, &said);
+        for (now, said, expected) in [
+            (15, 16, false),
+            (16, 15, false),
+            (20, 5, false),
+            (21, 5, true),
+            (5, 21, true),
+            (1, 0, true),
+        ] {
+            assert_eq!(is_news(stands(None, now), stands(None, said)), expected, "{now} {said}");
+        }
+        let limit = Some("a limit");
+        assert!(!is_news(stands(limit, 4), stands(limit, 7)));
+        assert!(is_news(stands(limit, 5), stands(None, 5)));
+        assert!(is_news(stands(limit, 5), stands(Some("another"), 5)));
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitStatus;
 
+use rustix::io::Errno;
 use serde_json::json;
 use tracing::warn;
 
@@ -37,16 +38,15 @@ pub(super) fn exit_words(status: &io::Result<ExitStatus>) -> String {
 /// A process could not even be started: its program is not there, or this machine has no room for
 /// one more.
 pub(super) fn not_started(call: &Call, function: &str, error: &io::Error) -> Ended {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-            failed(call, "Runtime.InvalidEntrypoint", &error.to_string())
-        }
-        _ => {
-            warn!(event = "function.not_started", function, %error, "there is no room for more");
-            let body = json!({ "Type": "Server", "Message": error.to_string() });
-            refused(Answer::Refused { status: 502, code: "EC2ThrottledException", body })
-        }
+    let has_no_room = error.raw_os_error().map(Errno::from_raw_os_error).is_some_and(|errno| {
+        [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::ADDRINUSE].contains(&errno)
+    });
+    if !has_no_room {
+        return failed(call, "Runtime.InvalidEntrypoint", &error.to_string());
     }
+    warn!(event = "function.not_started", function, %error, "there is no room for more");
+    let body = json!({ "Type": "Server", "Message": error.to_string() });
+    refused(Answer::Refused { status: 502, code: "EC2ThrottledException", body })
 }
 
 /// An end without a beginning: nothing has run.

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::ending::{exit_words, failed, not_started, refused};
@@ -116,6 +116,7 @@ pub(super) async fn live(of: Arc<Environments>, call: Arc<Call>, first: oneshot:
     };
     let (tell, mut requests) = mpsc::unbounded_channel();
     let mut connections = JoinSet::new();
+    let mut accepts_from = Instant::now();
     let end = loop {
         let is_waiting = matches!(environment.phase, Phase::Waiting(..));
         let until = environment.until();
@@ -125,16 +126,17 @@ pub(super) async fn live(of: Arc<Environments>, call: Arc<Call>, first: oneshot:
             // No event is for a process that has ended.
             status = environment.child.wait() => break End::Exited(status),
             Some(job) = jobs.recv(), if is_waiting => environment.hand_out(job),
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if accepts_from <= Instant::now() => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(runtime_api::serve(stream, tell.clone()));
                 }
                 // Out of descriptors, most likely: it is accepted when there are some again.
-                Err(_) => sleep(ACCEPT_AGAIN).await,
+                Err(_) => accepts_from = Instant::now() + ACCEPT_AGAIN,
             },
             () = sleep_until(until) => break End::Late,
             () = environment.output.more() => {}
             Some(_) = connections.join_next() => {}
+            () = sleep_until(accepts_from), if accepts_from > Instant::now() => {}
         }
     };
     // Who finds it in the pool from now on, finds that it is closed; and what it was given and has
@@ -238,6 +240,7 @@ impl Environment {
         let now = Instant::now();
         if now > latest {
             answer.send(refused(limits::shared_limit())).ok();
+            self.forget_slow_start();
             self.of.freed(self.own_jobs.clone());
             return;
         }
@@ -251,12 +254,19 @@ impl Environment {
         };
         if heard.is_gone() {
             // Its connection broke. It may ask again; another one gets the event.
+            self.forget_slow_start();
             self.of.comes_back();
             return;
         }
         self.phase = Phase::Busy(Current { call: call.clone(), began, answer });
         self.output.begin(&call.request_id);
         heard.event(&call, timeout.saturating_sub(over));
+    }
+
+    /// The invocation for which it began is not to be: no other one has to make up for what that
+    /// took.
+    fn forget_slow_start(&mut self) {
+        self.init = self.init.map(|init| init.min(INITIALISATION));
     }
 
     /// It answers an invocation: the one that it is at, or its answer is refused.

@@ -106,17 +106,17 @@ impl Pool {
 }
 
 /// Until when a call may begin that arrives now. burstd's tasks have a lease that has to cover the
-/// run: when it ends, the task is another one's. A lease that never covered it says nothing.
+/// run: when it ends, the task is another one's; and half of what it has to spare burstd waits for
+/// the answer. A lease that does not cover a run at all must not have ended, at least.
 fn latest(call: &Call, timeout: Duration) -> Instant {
-    let now = Instant::now();
     let lease_until = call.context.as_ref().map(|context| context.lease_until);
     let lease = lease_until.and_then(|at| Duration::try_from_secs_f64(at).ok());
-    let left = lease.map(|lease| {
+    let waits = lease.map_or(BOUNDLESS, |lease| {
         let now_ms = Clock::system().now().as_millis();
-        lease.saturating_sub(Duration::from_millis(now_ms))
+        let left = lease.saturating_sub(Duration::from_millis(now_ms));
+        left.checked_sub(timeout).map_or(left, |spare| spare / 2)
     });
-    let spare = left.and_then(|left| left.checked_sub(timeout));
-    now + spare.unwrap_or(BOUNDLESS).min(BOUNDLESS)
+    Instant::now() + waits.min(BOUNDLESS)
 }
 
 impl Environments {

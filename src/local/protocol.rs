@@ -116,8 +116,8 @@ async fn run_when_there_is_room(endpoint: Arc<Endpoint>, function: LocalFunction
     let until = Instant::now() + EVENT_LASTS;
     for tries in 1.. {
         let ended = run(endpoint.clone(), function.clone(), call.clone()).await;
-        let is_throttled = matches!(ended.answer, Answer::Refused { status: 429, .. });
-        if !is_throttled || Instant::now() > until {
+        let has_no_room = matches!(ended.answer, Answer::Refused { status: 429 | 500.., .. });
+        if !has_no_room || Instant::now() > until {
             return;
         }
         sleep(EVENT_BACKOFF.after(tries, &mut rng)).await;

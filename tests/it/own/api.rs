@@ -11,6 +11,7 @@ use burstd::config::Program as Code;
 use burstd::local::limits::Limits;
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{Endpoint, naughty};
 use crate::support::eventually;
@@ -146,13 +147,14 @@ async fn a_task_whose_lease_would_not_cover_its_run_any_more_does_not_begin() {
     let endpoint = Endpoint::start(Code { cold_start, ..naughty() });
     let lease = Duration::from_millis(Clock::system().now().as_millis())
         + Duration::from_secs(20)
-        + Duration::from_millis(500);
+        + Duration::from_secs(6);
     let context = json!({ "custom": {
         "task_id": "t", "queue": "q", "attempt": "1", "worker": "w",
         "lease_until": lease.as_secs_f64().to_string(),
     } });
     let call = endpoint.client.invoke().function_name("f");
-    let refused = call.client_context(base64::encode(context.to_string())).send().await;
+    let call = call.client_context(base64::encode(context.to_string())).send();
+    let refused = timeout(Duration::from_secs(30), call).await.expect("it is not waited for");
     let refused = refused.expect_err("nothing has run").into_service_error();
     assert!(refused.is_too_many_requests_exception(), "{refused:?}");
     assert_eq!(endpoint.environments.usage().environments, 0);

@@ -260,7 +260,8 @@ async fn a_function_that_cannot_begin_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runtime_that_says_that_it_cannot_begin_is_ended() {
     let environment = [("NAUGHTY".to_owned(), "says so".to_owned())].into();
-    let endpoint = Endpoint::start(Code { environment, ..naughty() });
+    let timeout = Duration::from_secs(600);
+    let endpoint = Endpoint::start(Code { environment, timeout, ..naughty() });
     let ended = endpoint.invoke(&json!({})).await;
     assert_eq!(ended.payload["errorType"], "Init", "in its own words: {ended:?}");
     let process = ended.payload["errorMessage"].as_str().and_then(|pid| pid.parse().ok());
