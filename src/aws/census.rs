@@ -146,8 +146,8 @@ impl Census {
         let Some(part) = self.left.front() else { return Ok(false) };
         let (items, after) = patiently(|| self.read(part)).await?;
         let is_all = *part == Part::Table;
-        let tasks: Vec<_> = items.iter().filter(|item| !self.is_control(item)).collect();
-        for item in tasks {
+        let key = control::key(&self.table);
+        for item in items.iter().filter(|item| !is_control(item) && !has_key(item, &key)) {
             let queue = name_of(item, &self.queues, &mut self.others);
             match is_all {
                 true => *self.all.entry((queue, standing(item, self.now))).or_default() += 1,
@@ -159,12 +159,6 @@ impl Census {
             self.left.pop_front();
         }
         Ok(true)
-    }
-
-    /// An entry of the index has the keys alone.
-    fn is_control(&self, item: &Item) -> bool {
-        let mut key = control::key(&self.table).into_iter();
-        is_control(item) || key.all(|(name, value)| item.get(&name) == Some(&value))
     }
 
     async fn read(&self, part: &Part) -> Paged {
@@ -182,6 +176,11 @@ impl Census {
             }
         }
     }
+}
+
+/// By its key the control item is known in the index, whose entries have nothing else.
+fn has_key(item: &Item, key: &Item) -> bool {
+    key.iter().all(|(name, value)| item.get(name) == Some(value))
 }
 
 /// The queue to count an item under. Items may have anything there: of names that are not known

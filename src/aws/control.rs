@@ -2,7 +2,6 @@
 //! whichever machine it is asked on: the runs of `burstd retry` by filter that are unfinished, the
 //! queues that are paused, and how things stand with each worker.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
@@ -70,10 +69,11 @@ impl Control {
     ///
     /// When DynamoDB refuses or is away, or a task has the control item's name.
     pub async fn begin_run(&self, run: &Run) -> Result<Run, StoreError> {
-        match self.unfinished(run).await? {
-            None => self.begin_run_afresh(run).await,
-            Some(_) => self.note_run(run, "#run = if_not_exists(#run, :run)", &[]).await,
-        }
+        let item = self.item().await?;
+        let is_over = item.contains_key(&run.attribute()) && unfinished_in(&item, run)?.is_none();
+        // Of two who begin at the same moment, the second goes on with the first one's.
+        let clause = if is_over { "#run = :run" } else { "#run = if_not_exists(#run, :run)" };
+        self.note_run(run, clause, &old_runs(&item, run)).await
     }
 
     /// Notes that a run begins, whether or not the same run has ended.
@@ -83,25 +83,13 @@ impl Control {
     /// As [`Control::begin_run`].
     pub async fn begin_run_afresh(&self, run: &Run) -> Result<Run, StoreError> {
         let item = self.item().await?;
-        let runs = item.iter().filter_map(|(name, value)| Some((name, Run::read(value)?)));
-        let old = runs.filter(|(name, noted)| noted.is_old(run.began) && **name != run.attribute());
-        let old: Vec<_> = old.map(|(name, _)| name.clone()).take(CLEARED).collect();
-        self.note_run(run, "#run = :run", &old).await
+        self.note_run(run, "#run = :run", &old_runs(&item, run)).await
     }
 
     /// Notes a run, and clears away the `old` ones.
     async fn note_run(&self, run: &Run, clause: &str, old: &[String]) -> Result<Run, StoreError> {
-        let own = run.attribute();
-        let old: Vec<_> =
-            old.iter().enumerate().map(|(i, old)| (format!("#old{i}"), old)).collect();
-        let mut names = vec![("#run", own.as_str())];
-        names.extend(old.iter().map(|(name, attribute)| (name.as_str(), attribute.as_str())));
-        let gone: Vec<_> = old.iter().map(|(name, _)| name.as_str()).collect();
-        let clause = match gone.is_empty() {
-            true => clause.to_owned(),
-            false => format!("{clause} REMOVE {}", gone.join(", ")),
-        };
-        let item = self.set(&clause, &names, [(":run", run.to_attribute())]).await?;
+        let (own, value) = (run.attribute(), (":run", run.to_attribute()));
+        let item = self.set(clause, ("#run", &own), value, old).await?;
         item.get(&run.attribute()).and_then(Run::read).ok_or_else(|| unreadable(run))
     }
 
@@ -111,10 +99,7 @@ impl Control {
     ///
     /// As [`Control::begin_run`].
     pub async fn unfinished(&self, run: &Run) -> Result<Option<Run>, StoreError> {
-        let item = self.item().await?;
-        let Some(noted) = item.get(&run.attribute()) else { return Ok(None) };
-        let noted = Run::read(noted).ok_or_else(|| unreadable(run))?;
-        Ok((!noted.is_old(run.began)).then_some(noted))
+        unfinished_in(&self.item().await?, run)
     }
 
     /// Notes that a run has ended. One that began after it stays.
@@ -133,28 +118,32 @@ impl Control {
         self.send(request).await.map(drop)
     }
 
-    /// Sets something on the item, which is made if it is not there; the item as it is then.
+    /// Sets an attribute of the item, which is made if it is not there, and takes others off it.
+    /// Returns the item as it is then.
     pub(super) async fn set(
         &self,
         clause: &str,
-        names: &[(&str, &str)],
-        values: impl IntoIterator<Item = (&str, AttributeValue)>,
+        (name, attribute): (&str, &str),
+        (placeholder, value): (&str, AttributeValue),
+        gone: &[String],
     ) -> Result<Item, StoreError> {
-        let names = names.iter().map(|(name, attribute)| (name.to_string(), attribute.to_string()));
-        let mut names: HashMap<_, _> = names.collect();
-        names.insert("#mark".to_owned(), MARK.to_owned());
-        names.insert("#key".to_owned(), self.table.partition.name.clone());
-        let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let mut values: HashMap<_, _> = values.collect();
-        values.insert(":marked".to_owned(), string(MARKED));
-        let request = self
+        let mut update = format!("SET #mark = :marked, {clause}");
+        let mut request = self
             .request()
-            .update_expression(format!("SET #mark = :marked, {clause}"))
             .condition_expression("attribute_not_exists(#key) OR #mark = :marked")
-            .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(Some(values))
+            .expression_attribute_names("#mark", MARK)
+            .expression_attribute_names("#key", &self.table.partition.name)
+            .expression_attribute_names(name, attribute)
+            .expression_attribute_values(":marked", string(MARKED))
+            .expression_attribute_values(placeholder, value)
             .return_values(ReturnValue::AllNew);
-        self.send(request).await?.ok_or_else(|| self.taken())
+        for (number, attribute) in gone.iter().enumerate() {
+            let before = if number == 0 { " REMOVE" } else { "," };
+            update += &format!("{before} #gone{number}");
+            request = request.expression_attribute_names(format!("#gone{number}"), attribute);
+        }
+        let answer = self.send(request.update_expression(update)).await?;
+        answer.ok_or_else(|| self.taken())
     }
 
     /// Takes an attribute off the item, if it is there.
@@ -240,6 +229,20 @@ pub(super) fn is_control(item: &Item) -> bool {
 
 fn refused(code: &str, message: String) -> StoreError {
     StoreError::Refused(Fault { operation: UPDATE, code: code.to_owned(), message })
+}
+
+/// The same run on the item, if it was begun within a day and has not ended.
+fn unfinished_in(item: &Item, run: &Run) -> Result<Option<Run>, StoreError> {
+    let Some(noted) = item.get(&run.attribute()) else { return Ok(None) };
+    let noted = Run::read(noted).ok_or_else(|| unreadable(run))?;
+    Ok((!noted.is_old(run.began)).then_some(noted))
+}
+
+/// The attributes of other runs that nobody goes on with any more; not too many at once.
+fn old_runs(item: &Item, run: &Run) -> Vec<String> {
+    let runs = item.iter().filter_map(|(name, value)| Some((name, Run::read(value)?)));
+    let old = runs.filter(|(name, noted)| noted.is_old(run.began) && **name != run.attribute());
+    old.map(|(name, _)| name.clone()).take(CLEARED).collect()
 }
 
 fn unreadable(run: &Run) -> StoreError {

@@ -1,7 +1,6 @@
 //! What stands on the control item: people's wishes, and how things stand with each worker.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -35,7 +34,7 @@ impl Control {
     pub async fn pause(&self, queue: &str, pause: &Pause) -> Result<Pause, StoreError> {
         let (name, value) = (pause_of(queue), write_pause(pause));
         let clause = "#pause = if_not_exists(#pause, :pause)";
-        let item = self.set(clause, &[("#pause", &name)], [(":pause", value)]).await?;
+        let item = self.set(clause, ("#pause", &name), (":pause", value), &[]).await?;
         Ok(item.get(&name).and_then(read_pause).unwrap_or_else(|| pause.clone()))
     }
 
@@ -64,18 +63,10 @@ impl Control {
         presence: &Presence,
         forgotten: &[&str],
     ) -> Result<(), StoreError> {
-        let named = forgotten.iter().filter(|name| **name != worker).enumerate();
-        let named: Vec<_> =
-            named.map(|(number, name)| (format!("#gone{number}"), presence_of(name))).collect();
-        let own = presence_of(worker);
-        let mut names = vec![("#worker", own.as_str())];
-        names.extend(named.iter().map(|(name, attribute)| (name.as_str(), attribute.as_str())));
-        let mut clause = "#worker = :presence".to_owned();
-        for (index, (name, _)) in named.iter().enumerate() {
-            let before = if index == 0 { " REMOVE" } else { "," };
-            write!(clause, "{before} {name}").expect("writing to a string cannot fail");
-        }
-        self.set(&clause, &names, [(":presence", write_presence(presence))]).await.map(drop)
+        let gone = forgotten.iter().filter(|name| **name != worker);
+        let gone: Vec<_> = gone.map(|name| presence_of(name)).collect();
+        let (own, value) = (presence_of(worker), (":presence", write_presence(presence)));
+        self.set("#worker = :presence", ("#worker", &own), value, &gone).await.map(drop)
     }
 
     /// A worker says that it ends.

@@ -436,3 +436,18 @@ async fn the_control_item_is_no_task_and_no_task_has_its_name() {
     assert_eq!(code, 65, "{words}");
     assert!(words.contains("is the name of burstd's own notes"), "{words}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_begin_the_same_retry_at_once_the_second_goes_on_with_the_first_one_s() {
+    let world = World::echoing().await;
+    let control = world.table().await.control().await.expect("the table is there");
+    let run = |began| Run {
+        command: "retry".to_owned(),
+        filter: "--status FAILED".to_owned(),
+        began: Timestamp::from_millis(began),
+        by: "ann@web1".to_owned(),
+    };
+    let (first, second) = (run(1_795_404_000_000), run(1_795_404_001_000));
+    let (one, other) = tokio::join!(control.begin_run(&first), control.begin_run(&second));
+    assert_eq!(one.expect("it is noted"), other.expect("it is noted"));
+}
