@@ -251,9 +251,12 @@ impl<S: Store, I: Invoker> Worker<S, I> {
                     place.unused();
                     log::function_refuses(queue, refusal);
                     refusals += 1;
+                    let _waits = queue.function.governor.set_back();
                     tokio::select! {
                         biased;
                         () = self.unwanted(queue) => {}
+                        // The lease must not end meanwhile.
+                        () = sleep_until(claim.lease.start_by()) => {}
                         () = sleep(START_BACKOFF.after(refusals, rng)) => {}
                     }
                 }

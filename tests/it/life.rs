@@ -251,6 +251,27 @@ async fn a_function_broken_for_all_spends_no_attempt_and_its_queue_waits_for_it(
 }
 
 #[tokio::test]
+async fn a_task_whose_lambda_is_away_for_longer_than_its_lease_is_taken_over_by_nobody() {
+    let tries = Arc::new(AtomicU32::new(0));
+    let world = World::with(move |call: Call| {
+        ready(match tries.fetch_add(1, Ordering::Relaxed) {
+            60.. => Answer::Returned(call.payload),
+            _ => Answer::Refused { status: 503, code: "ServiceUnavailable", body: json!({}) },
+        })
+    })
+    .await;
+    world.put_many(5, "1").await;
+    let daemons = [world.daemon(&config()).await, world.daemon(&config()).await];
+    world.until_all(5, "SUCCEEDED").await;
+    for daemon in daemons {
+        assert_eq!(daemon.stop().await.rescued, 0);
+    }
+    for item in world.items().await.values() {
+        assert_eq!(outcomes(item), ["1 succeeded"]);
+    }
+}
+
+#[tokio::test]
 async fn a_task_that_is_taken_over_and_given_back_for_a_while_is_rescued_once() {
     let broken = Arc::new(AtomicU32::new(1));
     let state = broken.clone();
