@@ -119,6 +119,8 @@ pub struct Governor {
     /// Those who wait come one after the other; the first alone watches the clock.
     turn: tokio::sync::Mutex<()>,
     waiting: AtomicUsize,
+    /// Those whom Lambda could not start for now.
+    set_back: AtomicUsize,
     freed: Notify,
 }
 
@@ -140,6 +142,7 @@ impl Governor {
             caller,
             turn: tokio::sync::Mutex::new(()),
             waiting: AtomicUsize::new(0),
+            set_back: AtomicUsize::new(0),
             freed: Notify::new(),
         }
     }
@@ -205,6 +208,17 @@ impl Governor {
             return None;
         }
         self.state().bound(Instant::now())
+    }
+
+    /// A task waits because Lambda could not start it, until this is dropped.
+    pub(crate) fn set_back(&self) -> Waiting<'_> {
+        Waiting::new(&self.set_back)
+    }
+
+    /// Whether Lambda is away: most of those that are in flight wait for it.
+    pub fn is_away(&self, in_flight: usize) -> bool {
+        let set_back = self.set_back.load(Ordering::Relaxed);
+        set_back > 0 && 2 * set_back >= in_flight
     }
 
     /// Throttles so far.

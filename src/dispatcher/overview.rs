@@ -133,9 +133,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         let lanes = self.lanes.iter().filter(|lane| lane.is_open());
         lanes
             .map(|lane| {
-                let own = || bound_of(lane, &self.loads[lane.load], max, now);
-                let bound = self.bound_by_time(lane).or_else(|| self.bound_of_all()).or_else(own);
-                let bound = bound.filter(|_| !lane.is_held());
+                let load = &self.loads[lane.load];
+                let waits = self.bound_by_time(lane).or_else(|| bound_by_lambda(lane, load));
+                let limit = || self.bound_of_all().or_else(|| bound_of(lane, load, max, now));
+                let bound = waits.or_else(limit).filter(|_| !lane.is_held());
                 QueueOverview {
                     name: lane.queue.name.clone(),
                     shards: lane.queue.shards.len(),
@@ -173,12 +174,15 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         is_bound.then_some(Bound { kind: Kind::Waits, of, why, most: None, in_flight })
     }
 
-    /// The first limit that keeps a task from starting, from the widest to the narrowest.
+    /// What keeps tasks from starting: Lambda, or the first limit, from the widest to the
+    /// narrowest.
     fn bound(&self, now: Instant) -> Option<Bound> {
         let max = self.limits.max_in_flight;
-        let mut lanes = self.lanes.iter().filter(|lane| lane.is_open());
-        let of_a_queue = || lanes.find_map(|lane| bound_of(lane, &self.loads[lane.load], max, now));
-        self.bound_of_all().or_else(of_a_queue)
+        let lanes = || self.lanes.iter().filter(|lane| lane.is_open());
+        let with_load = || lanes().map(|lane| (lane, &self.loads[lane.load]));
+        let by_lambda = with_load().find_map(|(lane, load)| bound_by_lambda(lane, load));
+        let of_a_queue = || with_load().find_map(|(lane, load)| bound_of(lane, load, max, now));
+        by_lambda.or_else(|| self.bound_of_all()).or_else(of_a_queue)
     }
 
     /// The limit of the process that keeps a task of whichever queue from starting.
@@ -193,6 +197,18 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     }
 }
 
+/// What is in flight waits for Lambda, whichever limit it fills meanwhile.
+fn bound_by_lambda(lane: &Lane, load: &Load) -> Option<Bound> {
+    let is_bound = lane.in_flight > 0 && load.governor.is_away(load.in_flight);
+    is_bound.then(|| Bound {
+        kind: Kind::Waits,
+        of: Some(lane.queue.name.clone()),
+        why: format!("waiting for Lambda to start {}", lane.queue.function.name),
+        most: None,
+        in_flight: lane.in_flight,
+    })
+}
+
 fn bound_of(lane: &Lane, load: &Load, max: usize, now: Instant) -> Option<Bound> {
     let (queue, in_flight) = (&lane.queue, lane.in_flight);
     let of_queue = |kind, why: &str, most| {
@@ -202,15 +218,16 @@ fn bound_of(lane: &Lane, load: &Load, max: usize, now: Instant) -> Option<Bound>
         // That is no limit which anybody could raise.
         return None;
     }
+    let function = &queue.function.name;
     if lane.is_broken(now) {
-        return of_queue(Kind::Broken, "the function is broken", Some(1));
+        return of_queue(Kind::Broken, &format!("the function {function} is broken"), None);
     }
     if queue.max_in_flight < max && in_flight >= queue.max_in_flight {
         let most = Some(queue.max_in_flight);
         return of_queue(Kind::Limit, "max_in_flight of the queue", most);
     }
     let (why, most) = load.governor.bound(load.in_flight)?;
-    let (of, why) = (Some(queue.function.name.clone()), why.to_owned());
+    let (of, why) = (Some(function.clone()), why.to_owned());
     Some(Bound { kind: Kind::Limit, of, why, most, in_flight: load.in_flight })
 }
 

@@ -38,6 +38,7 @@ struct Rise {
     peak: usize,
     peak_at: Instant,
     throttled: usize,
+    unused: usize,
 }
 
 impl Bursts {
@@ -47,9 +48,9 @@ impl Bursts {
             Some(rise) if running > rise.peak => (rise.peak, rise.peak_at) = (running, now),
             Some(_) => {}
             None if 2 * (running - 1) <= self.level || 2 * running > 3 * self.level => {
-                let from = running - 1;
-                self.rise =
-                    Some(Rise { from, began: now, peak: running, peak_at: now, throttled: 0 });
+                let (from, peak) = (running - 1, running);
+                let (began, peak_at) = (now, now);
+                self.rise = Some(Rise { from, began, peak, peak_at, throttled: 0, unused: 0 });
             }
             None => {}
         }
@@ -62,6 +63,13 @@ impl Bursts {
         }
     }
 
+    /// A start failed, and it was no limit's fault.
+    pub(super) fn unused(&mut self) {
+        if let Some(rise) = &mut self.rise {
+            rise.unused += 1;
+        }
+    }
+
     /// When the rise under way is to be looked at again.
     pub(super) fn over_at(&self) -> Option<Instant> {
         self.rise.as_ref().map(|rise| rise.peak_at + OVER)
@@ -70,9 +78,9 @@ impl Bursts {
     /// The burst that has ended by now.
     pub(super) fn over(&mut self, now: Instant) -> Option<Burst> {
         let rise = self.rise.take_if(|rise| now >= rise.peak_at + OVER)?;
-        let Rise { from, began, throttled, .. } = rise;
-        // Those that were throttled had been counted, and never ran.
-        let peak = rise.peak.saturating_sub(throttled).max(from);
+        let Rise { from, began, throttled, unused, .. } = rise;
+        // Those had been counted, and never ran.
+        let peak = rise.peak.saturating_sub(throttled + unused).max(from);
         self.level = peak;
         let burst = Burst { from, peak, took: rise.peak_at - began, throttled };
         (peak - from >= LEAST).then_some(burst)
@@ -100,6 +108,18 @@ mod tests {
         let burst = Burst { from: 0, peak: 200, took: millis(499), throttled: 300 };
         assert_eq!(bursts.over(began + millis(1500)), Some(burst));
         assert_eq!(bursts.over(began + millis(9000)), None, "it is told once");
+    }
+
+    #[test]
+    fn what_lambda_could_not_start_is_no_burst() {
+        let (mut bursts, now) = (Bursts::default(), Instant::now());
+        for running in 1..=500 {
+            bursts.started(running, now);
+        }
+        for _ in 0..500 {
+            bursts.unused();
+        }
+        assert_eq!(bursts.over(now + OVER), None);
     }
 
     #[test]

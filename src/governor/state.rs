@@ -157,6 +157,7 @@ impl State {
     /// A start failed, and it was no limit's fault.
     pub(super) fn unused(&mut self, start: Start, now: Instant) {
         self.running -= 1;
+        self.bursts.unused();
         self.rate.refused();
         self.environments.refused(start.in_new_environment, now);
     }

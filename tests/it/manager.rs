@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use burstd::local::lambda::{Answer, Call};
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::eventually;
 use crate::support::manager::Manager;
-use crate::support::program::Program;
+use crate::support::program::{Program, success};
 use crate::support::world::{World, config, config_with, seconds_from_now};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,6 +48,29 @@ async fn the_status_says_which_limit_keeps_how_old_tasks_waiting() {
     let age: f64 = age.and_then(|(_, age)| age.parse().ok()).expect("it says how old");
     assert!((100.0..160.0).contains(&age), "{status}");
     gate.add_permits(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_that_lambda_is_waited_for_whichever_limit_that_fills() {
+    let world = World::with(async |_: Call| Answer::Refused {
+        status: 503,
+        code: "ServiceUnavailableException",
+        body: json!({ "Message": "away" }),
+    })
+    .await;
+    let program = Program::in_world(&world, &config_with("max_in_flight = 3"));
+    let manager = Manager::start();
+    let _daemon = program.start_under(&manager, &[]);
+    world.put_many(5, "1").await;
+    manager.until_told(1, "3/1000 in flight (work: waiting for Lambda to start work)").await;
+    let told = eventually("its holder has said so", async || {
+        let told = success(&program.run(&["explain", "0", "1", "2", "3", "4"]));
+        if told.contains("Lambda") { Ok(told) } else { Err(told) }
+    })
+    .await;
+    let held = "and is waiting for Lambda to start work: it may not have started";
+    assert_eq!(told.matches(held).count(), 3, "{told}");
+    assert_eq!(told.matches("is waiting for Lambda").count(), 5, "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

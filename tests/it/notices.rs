@@ -152,7 +152,7 @@ async fn a_task_whose_function_is_broken_says_since_when() {
     world.put_many(3, "1").await;
     daemon.line_with("lambda.broken").await;
     let words = until_explained(&program, "2", "function_broken").await;
-    assert!(words.contains("the function is broken, since 20"), "{words}");
+    assert!(words.contains("the function work is broken, since 20"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,11 @@ impl Circumstances<'_> {
         };
         let words = match self.notices.workers.get(worker) {
             Some(presence) if presence.is_alive(self.now) => {
-                format!("it is running: {worker} holds it, at the longest for {left} more")
+                let held = format!("{worker} holds it, at the longest for {left} more");
+                match self.waits_for(worker) {
+                    Some(why) => format!("{held}, and is {why}: it may not have started"),
+                    None => format!("it is running: {held}"),
+                }
             }
             Some(presence) => format!(
                 "{worker} holds it, for {left} more. That daemon was last heard of {}, so it may \
@@ -99,6 +103,14 @@ impl Circumstances<'_> {
             ),
         };
         Some(("leased", words))
+    }
+
+    /// What a worker waits for before it starts tasks of the queue.
+    fn waits_for(&self, worker: &str) -> Option<&str> {
+        let servers = self.servers();
+        let (_, service) = servers.into_iter().find(|(name, _)| *name == worker)?;
+        let bound = service.bound.as_ref().filter(|bound| bound.kind == Kind::Waits);
+        bound.map(|bound| bound.why.as_str())
     }
 
     fn paused(&self) -> Option<Reason> {

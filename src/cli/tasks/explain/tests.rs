@@ -26,7 +26,7 @@ fn no_time() -> Option<Bound> {
 }
 
 fn broken() -> Option<Bound> {
-    let why = "the function is broken".to_owned();
+    let why = "the function f is broken".to_owned();
     Some(Bound { kind: Kind::Broken, why, limit: None, in_flight: 1, since: at(-90) })
 }
 
@@ -141,7 +141,7 @@ fn a_task_that_could_be_claimed_waits_for_what_the_daemons_say() {
         (
             telling(&[worker(1, None, Some(broken()))]),
             "function_broken",
-            "the function is broken, since 2027-01-15T07:58:30.000Z: its queue waits",
+            "the function f is broken, since 2027-01-15T07:58:30.000Z: its queue waits",
         ),
         (
             telling(&[worker(1, Some("draining"), Some(None))]),
@@ -156,7 +156,7 @@ fn a_task_that_could_be_claimed_waits_for_what_the_daemons_say() {
         (
             telling(&[worker(1, Some("draining"), Some(None)), worker(1, None, Some(broken()))]),
             "function_broken",
-            "w1 is draining; the function is broken",
+            "w1 is draining; the function f is broken",
         ),
         (
             Notices { pauses: pauses.into(), ..telling(&[]) },
