@@ -1,5 +1,6 @@
 //! What follows from an outcome: pure functions from what happened to what is written.
 
+use std::mem;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -72,11 +73,14 @@ pub struct Settlement {
     pub finished_at: Timestamp,
     /// When DynamoDB may delete the finished item.
     pub expires_at: Option<Timestamp>,
+    /// Nothing is written that the item could do without, and what it has of that is removed.
+    pub is_bare: bool,
 }
 
 impl Settlement {
     /// Leaves out the largest part that can be done without, for an item that has no room for
-    /// it: the result, then the function's log and words, then the history. The verdict stays.
+    /// it: the result, then the function's log and words, then the history, then all but the
+    /// verdict, which takes less room than the claim did.
     /// Says what was left out; nothing when there is nothing left to leave out.
     pub fn shrink(&mut self) -> Option<&'static str> {
         match &mut self.verdict {
@@ -97,7 +101,11 @@ impl Settlement {
         let kept = usize::from(self.history.len() > 1);
         let surplus = self.history.len() - kept;
         self.history.drain(..surplus);
-        (surplus > 0).then_some("history")
+        if surplus > 0 {
+            return Some("history");
+        }
+        let was_bare = mem::replace(&mut self.is_bare, true);
+        (!was_bare).then_some("all but the status")
     }
 }
 
@@ -190,6 +198,7 @@ pub fn decide(
         request_id,
         finished_at: ended.at,
         expires_at: policy.retention.filter(|_| finished).map(|kept| ended.at + kept),
+        is_bare: false,
         verdict,
     }
 }
@@ -467,6 +476,7 @@ mod tests {
         assert_eq!(succeeded.shrink(), Some("history"));
         assert_eq!(succeeded.history.len(), 1, "the next holder sees that this one wrote");
         assert_eq!(succeeded.shrink(), Some("history"));
+        assert_eq!(succeeded.shrink(), Some("all but the status"));
         assert_eq!(succeeded.shrink(), None);
         assert_eq!(succeeded.verdict.label(), "succeed");
 
@@ -474,6 +484,7 @@ mod tests {
         assert_eq!(failed.shrink(), Some("error message and log"));
         assert_eq!(failed.shrink(), Some("history"));
         assert_eq!(failed.shrink(), Some("history"));
+        assert_eq!(failed.shrink(), Some("all but the status"));
         assert_eq!(failed.shrink(), None);
         assert_eq!(failed.verdict.label(), "fail");
     }

@@ -19,6 +19,7 @@ mod producer;
 #[cfg(feature = "local")]
 mod reference;
 mod scan;
+mod settling;
 mod store;
 mod table;
 mod transport;

@@ -16,15 +16,16 @@ use super::errors::store_error;
 use super::item::{self, Item, name, number, string};
 use super::keyed::KeyedTable;
 use super::meter::Meter;
+use super::settling::{make_room, settling};
 use super::table::INDEX;
 use super::update::Update;
 use crate::claim::{Rev, Standing, Terms};
-use crate::invoker::{Failure, TaskResult};
-use crate::retry::{Settlement, Verdict};
+use crate::invoker::Failure;
+use crate::retry::Settlement;
 use crate::store::{
     Candidate, Claimed, Consumed, Cursor, DueQuery, Fault, Page, Store, StoreError, Write,
 };
-use crate::task::{Status, TaskId, Timestamp};
+use crate::task::{Status, TaskId};
 
 /// Calls to DynamoDB under way at once. More only wait in line at the other end.
 const CALLS_AT_ONCE: usize = 64;
@@ -226,26 +227,13 @@ impl Store for DynamoStore {
     }
 
     async fn claim(&self, id: &TaskId, terms: &Terms) -> Result<Claimed, StoreError> {
-        let update = Update::default()
-            .set(name::STATUS, string(Status::Running.as_str()))
-            .set(name::LEASE_UNTIL, number(terms.lease_until))
-            .set(name::WORKER, string(&terms.worker))
-            .set(name::REV, string(terms.rev.as_str()))
-            .set(name::STARTED_AT, number(terms.now))
-            .set_to(name::ATTEMPT, "{} = if_not_exists({}, :zero) + :one")
-            .require(name::DUE, "{} <= :now")
-            .require(name::LEASE_UNTIL, "(attribute_not_exists({}) OR {} < :now)")
-            .require(name::STATUS, "(attribute_not_exists({}) OR {} IN (:pending, :status))")
-            .require(name::ATTEMPT, "(attribute_not_exists({}) OR attribute_type({}, :n))")
-            // Sent again after its own lease it must not count twice.
-            .require(name::REV, "(attribute_not_exists({}) OR {} <> :rev)")
-            .value(":now", number(terms.now))
-            .value(":zero", number(0))
-            .value(":one", number(1))
-            .value(":n", string("N"))
-            .value(":pending", string(Status::Pending.as_str()));
         let turn = self.claims.acquire().await.expect("the semaphore is never closed");
-        let updated = self.update(id, update, ReturnValue::AllNew).await;
+        let mut updated = self.update(id, claiming(terms), ReturnValue::AllNew).await;
+        // An attempt before may have filled the item.
+        if let Err(StoreError::Rejected(_)) = updated {
+            let update = make_room(claiming(terms)).remove(name::FINISHED_AT);
+            updated = self.update(id, update, ReturnValue::AllNew).await;
+        }
         drop(turn);
         let found = match updated? {
             // A claim that is sent again recognises itself, and shows the item then.
@@ -297,69 +285,36 @@ impl Store for DynamoStore {
     }
 }
 
+/// The update that takes a task.
+fn claiming(terms: &Terms) -> Update {
+    Update::default()
+        .set(name::STATUS, string(Status::Running.as_str()))
+        .set(name::LEASE_UNTIL, number(terms.lease_until))
+        .set(name::WORKER, string(&terms.worker))
+        .set(name::REV, string(terms.rev.as_str()))
+        .set(name::STARTED_AT, number(terms.now))
+        .set_to(name::ATTEMPT, "{} = if_not_exists({}, :zero) + :one")
+        .require(name::DUE, "{} <= :now")
+        .require(name::LEASE_UNTIL, "(attribute_not_exists({}) OR {} < :now)")
+        .require(name::STATUS, "(attribute_not_exists({}) OR {} IN (:pending, :status))")
+        .require(name::ATTEMPT, "(attribute_not_exists({}) OR attribute_type({}, :n))")
+        // Sent again after its own lease it must not count twice.
+        .require(name::REV, "(attribute_not_exists({}) OR {} <> :rev)")
+        .value(":now", number(terms.now))
+        .value(":zero", number(0))
+        .value(":one", number(1))
+        .value(":n", string("N"))
+        .value(":pending", string(Status::Pending.as_str()))
+}
+
 /// An update that only the holder of the claim may do. A person who changed the status by hand
 /// has taken the claim away, whatever the token says.
-fn held_by(held: &Rev) -> Update {
+pub(super) fn held_by(held: &Rev) -> Update {
     Update::default()
         .require(name::REV, "{} = :held")
         .require(name::STATUS, "{} = :running")
         .value(":held", string(held.as_str()))
         .value(":running", string(Status::Running.as_str()))
-}
-
-fn settling(held: &Rev, settlement: &Settlement) -> Update {
-    let update = held_by(held)
-        .set(name::REV, string(settlement.rev.as_str()))
-        .set(name::ATTEMPT, number(settlement.attempts));
-    let status = |status: Status| string(status.as_str());
-    if let Verdict::Release = settlement.verdict {
-        return update.set(name::STATUS, status(Status::Pending)).remove(name::LEASE_UNTIL);
-    }
-    let update = update
-        .set(name::FINISHED_AT, number(settlement.finished_at))
-        .set(name::HISTORY, item::write_history(&settlement.history))
-        .set_some(name::REQUEST_ID, settlement.request_id.as_ref().map(string))
-        .set_some(name::EXPIRES_AT, settlement.expires_at.map(whole_seconds));
-    match &settlement.verdict {
-        Verdict::Release => update,
-        Verdict::Succeed(result) => set_result(update, result)
-            .set(name::STATUS, status(Status::Succeeded))
-            .remove(name::DUE)
-            .remove(name::LEASE_UNTIL)
-            .remove(name::ERROR),
-        Verdict::Retry { due, failure } => update
-            .set(name::STATUS, status(Status::Pending))
-            .set(name::DUE, number(due))
-            .set(name::ERROR, item::error(failure))
-            .remove(name::LEASE_UNTIL),
-        Verdict::Hold(failure) => update.set(name::ERROR, item::error(failure)),
-        Verdict::Fail(failure) => update
-            .set(name::STATUS, status(Status::Failed))
-            .set(name::ERROR, item::error(failure))
-            .remove(name::DUE)
-            .remove(name::LEASE_UNTIL),
-    }
-}
-
-fn set_result(update: Update, result: &TaskResult) -> Update {
-    match result {
-        TaskResult::Empty => {
-            update.remove(name::RESULT).remove(name::RESULT_BYTES).remove(name::RESULT_OMITTED)
-        }
-        TaskResult::Json(text) => update
-            .set(name::RESULT, string(text))
-            .remove(name::RESULT_BYTES)
-            .remove(name::RESULT_OMITTED),
-        TaskResult::Omitted { bytes, why } => update
-            .set(name::RESULT_BYTES, number(bytes))
-            .set(name::RESULT_OMITTED, string(*why))
-            .remove(name::RESULT),
-    }
-}
-
-/// DynamoDB's TTL reads whole seconds only.
-fn whole_seconds(at: Timestamp) -> AttributeValue {
-    number(at.as_millis().div_ceil(1000))
 }
 
 /// The token of the write that makes an item `INVALID`: as fresh as the claim's, and the same

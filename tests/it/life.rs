@@ -444,6 +444,42 @@ async fn a_result_that_cannot_be_kept_leaves_its_size_and_the_task_succeeded() {
 }
 
 #[tokio::test]
+async fn an_item_with_just_enough_room_to_be_claimed_ends_like_any_other() {
+    let world = World::with(async |call: Call| match call.payload[1] {
+        b'f' => raised("AnErrorWithALongName", "it broke"),
+        _ => Answer::Returned(b"\"done\"".to_vec()),
+    })
+    .await;
+    let config = config_with("max_attempts = 2\nretention = \"1d\"");
+    // From so large that it cannot be claimed to so small that all can be written.
+    let largest = 400 * 1024 - "id".len() - "queuework".len() - "due0".len() - "payload".len();
+    for room in (0..400).step_by(10) {
+        for kind in ["f", "s"] {
+            let id = format!("{kind}{room:03}");
+            let payload = largest - id.len() - room;
+            let payload = format!("\"{kind}{}\"", "x".repeat(payload - "\"f\"".len()));
+            world.task(&id).with("payload", s(payload)).put().await;
+        }
+    }
+    let daemon = world.daemon(&config).await;
+    let ended = eventually("all that could be claimed have ended", async || {
+        let items = world.items().await;
+        let mut ended = 0;
+        for (id, item) in items {
+            match text(&item, "status").as_str() {
+                "SUCCEEDED" | "FAILED" => ended += 1,
+                "" if world.calls.of(&id).is_empty() => {}
+                other => return Err(format!("{id} is {other}")),
+            }
+        }
+        if ended > 0 { Ok(ended) } else { Err("none has".to_owned()) }
+    })
+    .await;
+    assert!((40..78).contains(&ended), "{ended} of 80 have room to be claimed");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_finished_item_expires_when_a_retention_is_set() {
     let world = World::echoing().await;
     let daemon = world.daemon(&config_with("retention = \"14d\"")).await;

@@ -30,5 +30,6 @@ pub fn settlement(rev: &str, verdict: Verdict) -> Settlement {
         request_id: None,
         finished_at: now(),
         expires_at: None,
+        is_bare: false,
     }
 }
