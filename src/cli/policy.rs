@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::ConfigFile;
 use super::exit::{Exit, say};
 use crate::aws::without_qualifier;
-use crate::config::{Config, Timeout};
+use crate::config::Config;
 
 const HELP: &str = "\
 The policy is for exactly this configuration: its table, its functions, and what
@@ -80,14 +80,10 @@ impl Place {
     fn daemon(&self, config: &Config) -> Value {
         let table = self.table(&config.table);
         let names: BTreeSet<_> = config.queues.iter().map(|queue| &queue.function).collect();
-        let auto = config.queues.iter().filter(|queue| queue.timeout == Timeout::Auto);
-        let auto: BTreeSet<_> = auto.map(|queue| &queue.function).collect();
-        let arns = |names: &BTreeSet<&String>| {
-            names.iter().map(|name| self.function(name)).collect::<Vec<_>>()
-        };
+        let arns: Vec<_> = names.iter().map(|name| self.function(name)).collect();
         let whole: BTreeSet<_> =
             names.iter().map(|name| self.function(without_qualifier(name))).collect();
-        let mut statements = vec![
+        let statements = [
             allow(
                 "Tasks",
                 &["dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:UpdateItem"],
@@ -96,14 +92,14 @@ impl Place {
             allow("Due", &["dynamodb:Query"], &json!([format!("{table}/index/due-index")])),
             // A version or alias is a resource of its own
             // (docs.aws.amazon.com/lambda/latest/dg/lambda-api-permissions-ref.html).
-            allow("Run", &["lambda:InvokeFunction"], &json!(arns(&names))),
+            allow(
+                "Run",
+                &["lambda:InvokeFunction", "lambda:GetFunctionConfiguration"],
+                &json!(arns),
+            ),
             allow("Concurrency", &["lambda:GetFunctionConcurrency"], &json!(whole)),
             allow("Account", &["lambda:GetAccountSettings"], &json!("*")),
         ];
-        if !auto.is_empty() {
-            let action = ["lambda:GetFunctionConfiguration"];
-            statements.push(allow("Timeouts", &action, &json!(arns(&auto))));
-        }
         policy(&statements)
     }
 

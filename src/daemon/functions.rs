@@ -19,6 +19,9 @@ use crate::queue::{Function, Queue};
 /// (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(900);
 
+/// A function, and what Lambda tells of its timeout.
+type Answer = (String, Result<Duration, Refusal>);
+
 /// What is known of the functions.
 #[derive(Debug)]
 pub(super) struct Functions {
@@ -31,8 +34,10 @@ pub(super) struct Functions {
     of_queues: BTreeMap<String, Arc<Function>>,
     /// The queues whose timeouts are the functions' own.
     auto: BTreeSet<String>,
-    /// What Lambda last told of these functions' timeouts.
+    /// What Lambda last told of the functions' timeouts.
     told: BTreeMap<String, Duration>,
+    /// The queues whose timeouts are too short, with theirs and the functions', as it was said.
+    short: BTreeMap<String, (Duration, Duration)>,
 }
 
 impl Functions {
@@ -44,15 +49,16 @@ impl Functions {
             of_queues: BTreeMap::new(),
             auto: BTreeSet::new(),
             told: BTreeMap::new(),
+            short: BTreeMap::new(),
         }
     }
 
     /// What is to be done by this configuration. Of functions that were not known before it asks
     /// Lambda; what was learnt of the others stays.
     pub(super) async fn plan(&mut self, config: &Config) -> Plan {
-        let named: BTreeSet<_> = config.queues.iter().map(|queue| &queue.function).collect();
+        let names: BTreeSet<_> = config.queues.iter().map(|queue| queue.function.clone()).collect();
         let mut new = BTreeMap::new();
-        for name in named {
+        for name in &names {
             let caps = config.caps(name);
             match self.governors.get(name) {
                 Some(known) => known.set_caps(caps),
@@ -62,24 +68,26 @@ impl Functions {
                 }
             }
         }
-        self.read_concurrency(&new).await;
+        // What is not looked after may be another one by the time it is wanted again.
+        self.told.retain(|name, _| names.contains(name));
+        let (answers, ()) = tokio::join!(self.ask_timeouts(&names), self.read_concurrency(&new));
         self.governors.append(&mut new);
         let is_auto = |queue: &&QueueConfig| queue.timeout == Timeout::Auto;
         self.auto = config.queues.iter().filter(is_auto).map(|queue| queue.name.clone()).collect();
-        let timeouts = self.first_timeouts(config).await;
-        let queues: Vec<_> =
-            config.queues.iter().map(|queue| self.queue(queue, &timeouts)).collect();
+        self.learn_timeouts(config, answers);
+        let queues: Vec<_> = config.queues.iter().map(|queue| self.queue(queue)).collect();
         let of = |queue: &Queue| (queue.name.clone(), queue.function.clone());
         self.of_queues = queues.iter().map(of).collect();
+        self.say_which_are_short();
         Plan { queues, limits: config.limits }
     }
 
-    fn queue(&self, config: &QueueConfig, timeouts: &BTreeMap<String, Duration>) -> Queue {
+    fn queue(&self, config: &QueueConfig) -> Queue {
         let name = &config.function;
         let known = self.of_queues.get(&config.name).filter(|function| function.name == *name);
         let timeout = match config.timeout {
             Timeout::Fixed(timeout) => timeout,
-            Timeout::Auto => timeouts[name],
+            Timeout::Auto => self.told.get(name).copied().unwrap_or(LONGEST_TIMEOUT),
         };
         let function = match known {
             Some(known) => {
@@ -98,42 +106,60 @@ impl Functions {
         }
     }
 
-    /// The timeouts of the functions that are to be asked for theirs. When Lambda does not say,
-    /// what it told before stays. If it never has, the longest there is stands in: a lease that is
-    /// too long costs patience, one that is too short would let a task run twice at once.
-    async fn first_timeouts(&mut self, config: &Config) -> BTreeMap<String, Duration> {
+    /// Keeps what Lambda told of the functions' timeouts; what it does not tell stays as it was. If
+    /// it has never told one that leases are made from, the longest there is stands in: a lease
+    /// that is too long costs patience, one that is too short would let a task run twice at once.
+    fn learn_timeouts(&mut self, config: &Config, answers: Vec<Answer>) {
         let auto = config.queues.iter().filter(|queue| self.auto.contains(&queue.name));
         let queues: BTreeMap<_, _> = auto.map(|queue| (&queue.function, &queue.name)).collect();
-        let names: Vec<_> = queues.keys().map(|name| (*name).clone()).collect();
-        // What is not looked after may be another one by the time it is wanted again.
-        self.told.retain(|name, _| names.contains(name));
-        let mut timeouts = BTreeMap::new();
-        for (name, answer) in self.ask_timeouts(names).await {
-            let before = self.told.get(&name).copied();
-            let now = answer.inspect(|timeout| {
-                self.told.insert(name.clone(), *timeout);
-            });
-            let timeout = now.or_else(|refusal| before.ok_or(refusal)).unwrap_or_else(|refusal| {
-                warn!(
-                    event = "function.timeout_unknown",
-                    queue = *queues[&name],
-                    function = name,
-                    code = refusal.failure.error_type,
-                    error = refusal.failure.message,
-                    assumed_s = LONGEST_TIMEOUT.as_secs(),
-                    "the function's timeout cannot be read; leases are as long as can be until \
-                     it is, or until the queue has a timeout of its own"
-                );
-                LONGEST_TIMEOUT
-            });
-            timeouts.insert(name, timeout);
+        for (name, answer) in answers {
+            match (answer, queues.get(&name)) {
+                (Ok(timeout), _) => {
+                    self.told.insert(name, timeout);
+                }
+                (Err(Refusal { failure, .. }), Some(queue)) if !self.told.contains_key(&name) => {
+                    warn!(
+                        event = "function.timeout_unknown",
+                        queue = **queue,
+                        function = name,
+                        code = failure.error_type,
+                        error = failure.message,
+                        assumed_s = LONGEST_TIMEOUT.as_secs(),
+                        "the function's timeout cannot be read; leases are as long as can be \
+                         until it is, or until the queue has a timeout of its own"
+                    );
+                }
+                (Err(_), _) => {}
+            }
         }
-        timeouts
     }
 
-    async fn ask_timeouts(&self, names: Vec<String>) -> Vec<(String, Result<Duration, Refusal>)> {
+    /// A function that runs on when its task's lease has ended may run beside itself.
+    fn say_which_are_short(&mut self) {
+        for (queue, function) in &self.of_queues {
+            let ours = function.timeout();
+            let theirs = self.told.get(&function.name).copied().filter(|theirs| *theirs > ours);
+            let Some(theirs) = theirs.filter(|_| !self.auto.contains(queue)) else {
+                self.short.remove(queue);
+                continue;
+            };
+            if self.short.insert(queue.clone(), (ours, theirs)) != Some((ours, theirs)) {
+                warn!(
+                    event = "function.timeout_longer",
+                    queue,
+                    function = function.name,
+                    timeout_s = ours.as_secs_f64(),
+                    function_timeout_s = theirs.as_secs_f64(),
+                    "the function may run for longer than the queue's timeout, and a task then \
+                     beside its former self: raise `timeout`, or make it \"auto\""
+                );
+            }
+        }
+    }
+
+    async fn ask_timeouts(&self, names: &BTreeSet<String>) -> Vec<Answer> {
         let mut asked = JoinSet::new();
-        for name in names {
+        for name in names.clone() {
             let invoker = self.invoker.clone();
             asked.spawn(async move {
                 let answer = invoker.timeout(&name).await;
@@ -159,18 +185,18 @@ impl Functions {
 
     /// Reads the functions' settings again. What cannot be read stays as it was.
     pub(super) async fn read_again(&mut self) {
-        let named: BTreeSet<_> = self.of_queues.values().map(|function| &function.name).collect();
-        let governors = self.governors.iter().filter(|(name, _)| named.contains(name));
-        let governors = governors.map(|(name, governor)| (name.clone(), governor.clone()));
-        self.read_concurrency(&governors.collect()).await;
-        let auto = || self.of_queues.iter().filter(|(queue, _)| self.auto.contains(*queue));
-        let names: BTreeSet<_> = auto().map(|(_, function)| function.name.clone()).collect();
-        let answers = self.ask_timeouts(names.into_iter().collect()).await;
-        let timeouts: BTreeMap<_, _> =
-            answers.into_iter().filter_map(|(name, answer)| Some((name, answer.ok()?))).collect();
-        self.told.extend(timeouts.clone());
-        for (queue, function) in auto() {
-            let Some(timeout) = timeouts.get(&function.name) else { continue };
+        let named: BTreeSet<_> =
+            self.of_queues.values().map(|function| function.name.clone()).collect();
+        let governors = self.governors.iter().filter(|(name, _)| named.contains(*name));
+        let governors =
+            governors.map(|(name, governor)| (name.clone(), governor.clone())).collect();
+        let (answers, ()) =
+            tokio::join!(self.ask_timeouts(&named), self.read_concurrency(&governors));
+        let told = answers.into_iter().filter_map(|(name, answer)| Some((name, answer.ok()?)));
+        self.told.extend(told);
+        let auto = self.of_queues.iter().filter(|(queue, _)| self.auto.contains(*queue));
+        for (queue, function) in auto {
+            let Some(timeout) = self.told.get(&function.name) else { continue };
             if *timeout != function.timeout() {
                 info!(
                     event = "function.timeout_changed",
@@ -183,5 +209,6 @@ impl Functions {
                 function.set_timeout(*timeout);
             }
         }
+        self.say_which_are_short();
     }
 }

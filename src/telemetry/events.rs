@@ -149,6 +149,12 @@ pub const EVENTS: &[Event] = &[
         "queue function code error assumed_s",
         "the function's timeout, from which leases are made, cannot be read",
     ),
+    warn(
+        "function.timeout_longer",
+        "queue function timeout_s function_timeout_s",
+        "the function may run for longer than the queue's `timeout`, so that a task could run \
+         beside its former self: raise it, or make it `auto`",
+    ),
     info(
         "function.timeout_changed",
         "queue function from_s to_s",

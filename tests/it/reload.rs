@@ -205,3 +205,22 @@ async fn a_timeout_that_cannot_be_read_again_stays_as_it_was() {
     world.task("a").with("queue", s("new")).put().await;
     world.until("a", "SUCCEEDED").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_that_is_shorter_than_the_function_s_own_is_told_until_it_is_mended() {
+    let (world, _gate) = World::gated(Duration::from_secs(60)).await;
+    let program = Program::in_world(&world, &config_with("timeout = \"9s\""));
+    let daemon = program.start();
+    let line = daemon.line_with("function.timeout_longer").await;
+    let said = "\"queue\":\"work\",\"function\":\"work\",\"timeout_s\":9,\"function_timeout_s\":60";
+    assert!(line.contains(said), "{line}");
+    daemon.line_with("daemon.ready").await;
+    program.rewrite(|config| config.replace("\"1s\"", "\"2s\""));
+    reload(&daemon).await;
+    assert_eq!(daemon.told("function.timeout_longer"), 1, "it is known");
+    program.rewrite(|config| config.replace("\"9s\"", "\"60s\""));
+    reload(&daemon).await;
+    program.rewrite(|config| config.replace("\"60s\"", "\"59s\""));
+    reload(&daemon).await;
+    assert_eq!(daemon.told("function.timeout_longer"), 2, "it is wrong again");
+}
