@@ -11,7 +11,6 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, stderr, stdout};
 use std::os::fd::AsFd as _;
 
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -94,13 +93,9 @@ pub fn start(
         false => form,
     };
     let (writer, lines) = writer::start(out, buffer)?;
-    // What libraries say below a warning is for their authors, and may hold payloads. The
-    // embedded DynamoDB warns of each refused condition, which is nothing unusual.
-    let ours = filter_fn(|metadata| {
-        let (target, level) = (metadata.target(), *metadata.level());
-        let is_quiet = level <= Level::WARN && !target.starts_with("dynoxide");
-        target.starts_with("burstd") || is_quiet
-    });
+    // What libraries say is for their authors, comes again with every call, and may hold anything.
+    // What it means to an operator burstd says itself.
+    let ours = filter_fn(|metadata| metadata.target().starts_with("burstd"));
     let (levels, handle) = reload::Layer::new(levels);
     let layer = tracing_subscriber::fmt::layer()
         .event_format(form)
@@ -143,6 +138,8 @@ fn level(word: &str) -> Option<LevelFilter> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]

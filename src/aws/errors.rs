@@ -289,7 +289,7 @@ where
                     Some(why) => format!("HTTP status {status}, and no body to be read: {why}"),
                 }
             },
-            str::to_owned,
+            |message| without_headers(code, message).to_owned(),
         );
         return (code.to_owned(), message);
     }
@@ -303,7 +303,8 @@ where
     };
     let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
     // Some causes are told on several lines.
-    let causes: Vec<_> = causes.iter().flat_map(|cause| cause.lines()).map(str::trim).collect();
+    let causes = causes.iter().flat_map(|cause| cause.lines()).map(str::trim);
+    let causes: Vec<_> = causes.map(without_output).collect();
     let advice = match code {
         "Burstd.Credentials" => {
             "no AWS credentials that work (set AWS_PROFILE or AWS_ACCESS_KEY_ID, or give this \
@@ -312,6 +313,27 @@ where
         _ => "",
     };
     (code.to_owned(), format!("{advice}{}", causes.join(": ")))
+}
+
+/// Of a signature that AWS does not accept it shows what it was made from: the request's headers,
+/// with a session token among them
+/// (docs.aws.amazon.com/IAM/latest/UserGuide/signature-v4-troubleshooting.html).
+fn without_headers<'a>(code: &str, message: &'a str) -> &'a str {
+    match code.trim_end_matches("Exception") {
+        "InvalidSignature"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken" => {
+            "AWS does not accept the signature: check the secret access key, and whether something \
+             on the way changes requests"
+        }
+        _ => message.lines().next().unwrap_or_default(),
+    }
+}
+
+/// What a program that gives credentials wrote when it failed may have some in it.
+fn without_output(cause: &str) -> &str {
+    cause.find("Stderr:").map_or(cause, |output| cause[..output].trim_end())
 }
 
 /// The error, what caused it, what caused that, ...

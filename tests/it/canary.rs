@@ -20,11 +20,17 @@ fn answer(request: &Request) -> Reply {
         base64::encode(LOG)
     );
     let refused = format!("{headers}x-amzn-errortype: InvalidRequestContentException\r\n");
+    let unsigned = format!("{headers}x-amzn-errortype: InvalidSignatureException\r\n");
+    let canonical = "The request signature we calculated does not match.\n\nThe Canonical String \
+                     should have been 'POST\n\nx-amz-security-token:marked-token\n'";
     match request.text() {
         _ if request.operation() != "Invoke" => Reply::json(403, "{}"),
         text if text.contains("good") => Reply::http(200, headers, "\"marked-result\""),
         text if text.contains("refused") => {
             Reply::http(400, &refused, json!({ "message": "marked-refusal" }).to_string())
+        }
+        text if text.contains("unsigned") => {
+            Reply::http(403, &unsigned, json!({ "message": canonical }).to_string())
         }
         _ => {
             let body = json!({ "errorType": "ValueError", "errorMessage": "marked-message" });
@@ -53,6 +59,9 @@ async fn payload_result_errors_words_headers_credentials_and_environment_are_nev
     let good = world.until("good", "SUCCEEDED").await;
     let bad = world.until("bad", "FAILED").await;
     let refused = world.until("refused", "FAILED").await;
+    world.task("unsigned").with("payload", s("\"unsigned\"")).put().await;
+    let line = daemon.line_with("lambda.unavailable").await;
+    assert!(line.contains("AWS does not accept the signature"), "{line}");
     daemon.signal(Signal::TERM);
     daemon.ended().await;
 

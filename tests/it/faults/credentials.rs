@@ -268,3 +268,13 @@ async fn after_a_call_of_fourteen_minutes_the_next_one_is_signed_by_the_right_ti
         assert!(off.abs().as_secs() < 60, "signed {off:#} beside the right time");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_that_gives_credentials_writes_when_it_fails_is_not_logged() {
+    let world = World::echoing().await;
+    let profile = Profile::in_world(&world).await;
+    let daemon = profile.start();
+    let line = daemon.line_with("store.unavailable").await;
+    assert!(line.contains("Burstd.Credentials") && line.contains("process"), "{line}");
+    assert!(!line.contains("printed.json"), "cat has named it: {line}");
+}
