@@ -23,6 +23,12 @@ impl Timestamp {
         Timestamp((seconds * 1e3).round() as u64)
     }
 
+    /// Whether what was read as seconds since the epoch was in milliseconds: it is beyond the year
+    /// 5138.
+    pub const fn is_surely_millis(self) -> bool {
+        self.0 / 1000 >= 100_000_000_000
+    }
+
     /// Milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0

@@ -14,7 +14,7 @@ use super::errors::store_error;
 use super::extent::Extent;
 use super::filter::Filter;
 use super::item::{
-    Item, history, name, number, objection, read_key_value, seconds, string, write_json,
+    Item, history, name, no_room, number, objection, read_key_value, seconds, string, write_json,
 };
 use super::keyed::KeyedTable;
 use super::listing::{Found, Listing};
@@ -334,6 +334,11 @@ impl Record {
     /// Why it cannot be read as a task, if it cannot.
     pub fn objection(&self) -> Option<String> {
         objection(&self.item)
+    }
+
+    /// Why it has no room for a claim, if it has none.
+    pub fn no_room(&self) -> Option<String> {
+        no_room(&self.item)
     }
 
     /// The last few attempts, oldest first; none when they cannot be read.

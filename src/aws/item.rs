@@ -1,6 +1,8 @@
 //! Items: from and to DynamoDB's attribute values. What cannot be read says which attribute is
 //! to blame, and never stops anything.
 
+mod size;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use crate::claim::Standing;
 use crate::invoker::Failure;
 use crate::task::{Attempt, KeyValue, Payload, Status, Task, TaskId, Timestamp};
+
+pub(super) use size::no_room;
 
 /// An item as DynamoDB gives it.
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -94,7 +98,7 @@ pub(super) fn read_task(id: &TaskId, item: &Item) -> Result<Task, String> {
         due: seconds(item, name::DUE)?.unwrap_or_default(),
         payload: payload(item)?,
         max_attempts: max_attempts(item)?,
-        deadline: seconds(item, name::DEADLINE)?,
+        deadline: deadline(item)?,
         trace: trace(item)?,
         history: history(item)?,
     })
@@ -124,7 +128,7 @@ pub(super) fn objection(item: &Item) -> Option<String> {
     unclaimable(item)
         .or_else(|| payload(item).err())
         .or_else(|| max_attempts(item).err())
-        .or_else(|| seconds(item, name::DEADLINE).err())
+        .or_else(|| deadline(item).err())
         .or_else(|| trace(item).err())
         .or_else(|| history(item).err())
 }
@@ -230,6 +234,16 @@ fn max_attempts(item: &Item) -> Result<Option<u32>, String> {
     match whole(item, name::MAX_ATTEMPTS)? {
         Some(0) => Err("max_attempts is 0; it must be at least 1".to_owned()),
         most => Ok(most),
+    }
+}
+
+/// One in milliseconds would let the task start whenever it likes.
+fn deadline(item: &Item) -> Result<Option<Timestamp>, String> {
+    match seconds(item, name::DEADLINE)? {
+        Some(at) if at.is_surely_millis() => Err("deadline is beyond the year 5138: it counts \
+                                                  seconds. Is this in milliseconds?"
+            .to_owned()),
+        at => Ok(at),
     }
 }
 

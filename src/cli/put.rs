@@ -34,7 +34,7 @@ A task that exists already under the same name is REPLACED, whatever its state:
 BatchWriteItem knows no conditions. Bad lines are reported by number and do not
 stop the rest; the exit code is then 65.
 
-TIME is now, +10m, epoch seconds, or 2026-11-22T10:00:00Z.";
+TIME is now, +10m, -1h, epoch seconds, or 2026-11-22T10:00:00Z.";
 
 /// Insert one task, or many from a file of JSON lines
 #[derive(Args)]
@@ -52,7 +52,7 @@ pub(super) struct Put {
     #[arg(long, conflicts_with = "file")]
     sort: Option<String>,
     /// When it is due; for lines that do not say
-    #[arg(long, value_name = "TIME", default_value = "now")]
+    #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
     due: String,
     /// The event for the function; {} when absent
     #[arg(long, value_name = "JSON", conflicts_with = "file")]

@@ -37,14 +37,15 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 /// Reads epoch seconds; what can only be milliseconds is refused, because such a task would wait
 /// for thousands of years.
 pub(super) fn from_seconds(seconds: f64) -> Result<Timestamp, String> {
-    const YEAR_5138: f64 = 1e11;
     if !seconds.is_finite() || seconds < 0.0 {
         return Err(format!("{seconds} is not a time in epoch seconds"));
     }
-    if seconds >= YEAR_5138 {
-        return Err(format!("{seconds} is not a time in epoch seconds; is it in milliseconds?"));
+    match Timestamp::from_seconds(seconds) {
+        at if at.is_surely_millis() => {
+            Err(format!("{seconds} is not a time in epoch seconds; is it in milliseconds?"))
+        }
+        at => Ok(at),
     }
-    Ok(Timestamp::from_seconds(seconds))
 }
 
 #[cfg(test)]

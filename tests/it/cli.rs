@@ -58,6 +58,10 @@ async fn put_inserts_one_task_and_never_a_second_of_its_name() {
     assert_eq!(text(&item, "payload"), "{\"b\": 1.0}");
     assert_eq!((text(&item, "queue"), text(&item, "due")), ("work".into(), "1763800000".into()));
 
+    success(&put(&["--id", "b", "--due", "-1h"]));
+    let due: f64 = text(&world.item("b").await.expect("it is there"), "due").parse().expect("one");
+    assert!(due > 1_763_800_000.0, "an hour ago, not {due}");
+
     let (code, said) = failure(&put(&["--id", "a", "--payload", "2"]));
     assert_eq!(code, 65);
     assert!(said.contains("task \"a\" exists already; it was left as it is"), "{said}");
@@ -104,6 +108,7 @@ async fn a_load_inserts_the_good_lines_and_names_the_bad_ones() {
     lines[39] = "{\"id\": \"40\", \"due\": 1763800000000}".into();
     lines[44] = "{\"id\": \"45\", \"queue\": \"nope\"}".into();
     lines[49] = format!("{{\"id\": \"50\", \"payload\": \"{}\"}}", "x".repeat(410_000));
+    lines[50] = "{\"id\": \"51\", \"max_attempts\": 0}".into();
     lines[54] = "{\"id\": \"54\", \"payload\": \"the later of two\"}".into();
     let path = program.file("tasks.jsonl", lines.join("\n"));
     let path = path.to_str().expect("it is UTF-8");
@@ -115,17 +120,18 @@ async fn a_load_inserts_the_good_lines_and_names_the_bad_ones() {
         (20, "unknown field `colour`"),
         (40, "milliseconds"),
         (45, "there is no queue \"nope\""),
-        (50, "size"),
+        (50, "the item has about 410"),
+        (51, "max_attempts is 0"),
     ] {
         let found = said.lines().find(|said| said.starts_with(&format!("line {line}: ")));
         assert!(found.is_some_and(|said| said.contains(reason)), "line {line}: {said}");
     }
-    assert_eq!(said.lines().filter(|said| said.starts_with("line ")).count(), 5, "{said}");
-    assert!(said.contains("5 lines were not inserted"), "{said}");
+    assert_eq!(said.lines().filter(|said| said.starts_with("line ")).count(), 6, "{said}");
+    assert!(said.contains("6 lines were not inserted"), "{said}");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("54 tasks inserted"), "{said}");
+    assert!(said.contains("53 tasks inserted"), "{said}");
     let items = world.table().await.read_all().await.expect("the table is read");
-    assert_eq!(items.len(), 53);
+    assert_eq!(items.len(), 52);
     let item = world.item("54").await.expect("it is there");
     assert_eq!(text(&item, "payload"), "\"the later of two\"");
 }

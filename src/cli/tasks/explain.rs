@@ -5,13 +5,10 @@ use serde_json::json;
 use super::show::away;
 use super::{Answer, time};
 use crate::aws::Record;
-use crate::config::Config;
+use crate::config::{Config, QueueConfig};
 use crate::notices::{Bound, Kind, Notices, Service};
 use crate::queue::Queue;
 use crate::task::{Status, TaskId, Timestamp};
-
-/// In epoch seconds this is the year 5138: such a number is in milliseconds.
-const SURELY_MILLISECONDS: u64 = 100_000_000_000;
 
 /// A reason, in a word for programs and in words for people.
 type Reason = (&'static str, String);
@@ -42,6 +39,7 @@ impl Circumstances<'_> {
             .or_else(|| self.nobody_s())
             .or_else(|| self.somebody_s())
             .or_else(|| unreadable(record))
+            .or_else(|| no_room(record))
             .or_else(|| not_yet(record, now))
             .or_else(|| self.paused())
             .or_else(|| too_late(record, now))
@@ -65,6 +63,16 @@ impl Circumstances<'_> {
         let shards = queues.iter().flat_map(|queue| Queue::shards(&queue.name, queue.shards));
         if shards.into_iter().any(|shard| shard == name) || !self.servers().is_empty() {
             return None;
+        }
+        let shard_of = |queue: &&QueueConfig| {
+            name.strip_prefix(&queue.name).is_some_and(|rest| rest.starts_with('#'))
+        };
+        if let Some(QueueConfig { name: queue, shards, .. }) = queues.iter().find(shard_of) {
+            let words = format!(
+                "its queue is {name:?}, and nobody looks there: `shards` of {queue} is {shards}. \
+                 Raise it, or set the item's queue to {queue:?}"
+            );
+            return Some(("unknown_queue", words));
         }
         let known: Vec<_> = queues.iter().map(|queue| format!("{:?}", queue.name)).collect();
         let words = format!(
@@ -208,8 +216,14 @@ fn ended(record: &Record) -> Option<Reason> {
         Status::Succeeded => String::new(),
         _ => record.error("message").map(|words| format!(": {words}")).unwrap_or_default(),
     };
-    let words = format!("it has ended {}{at}{why}. `burstd retry` runs it again", status.as_str());
-    Some(("ended", words))
+    let remedy = match status {
+        Status::Invalid => "Correct the item, then `burstd retry` runs it",
+        _ if record.error("type") == Some("Burstd.DeadlinePassed") => {
+            "Set another deadline, then `burstd retry` runs it"
+        }
+        _ => "`burstd retry` runs it again",
+    };
+    Some(("ended", format!("it has ended {}{at}{why}. {remedy}", status.as_str())))
 }
 
 /// What has no `queue` and `due` of the right types is not in the index, where burstd looks.
@@ -224,7 +238,7 @@ fn not_in_the_index(record: &Record) -> Option<Reason> {
         return Some(("wrong_type", words.to_owned()));
     }
     match record.moment("due") {
-        Ok(Some(due)) if due.as_millis() / 1000 >= SURELY_MILLISECONDS => {
+        Ok(Some(due)) if due.is_surely_millis() => {
             let digits = record.word("due").unwrap_or_default();
             let words = format!(
                 "its `due` is {digits}, which is beyond the year 5138: it counts seconds. Is this \
@@ -249,6 +263,11 @@ fn unreadable(record: &Record) -> Option<Reason> {
     let wrong = record.objection()?;
     let words = format!("it is no task: {wrong}. The daemon that claims it makes it INVALID");
     Some(("unreadable", words))
+}
+
+fn no_room(record: &Record) -> Option<Reason> {
+    let words = format!("no daemon can claim it: {}", record.no_room()?);
+    Some(("no_room", words))
 }
 
 fn not_yet(record: &Record, now: Timestamp) -> Option<Reason> {

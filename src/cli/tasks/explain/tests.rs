@@ -58,6 +58,7 @@ fn what_the_item_itself_says_comes_first() {
     let ready = telling(&[worker(1, None, Some(None))]);
     let [past, later, millis] = [-60, 42, 0].map(|s| at(s).to_string());
     let millis = format!("{millis}000");
+    let large = format!("\"{}\"", "x".repeat(409_500));
     let (q, due) = (("queue", "q"), ("due", past.as_str()));
     let leased = |worker: Option<&'static str>| {
         let named = worker.map(|worker| ("worker", worker));
@@ -83,6 +84,22 @@ fn what_the_item_itself_says_comes_first() {
             "ended",
             "it has ended SUCCEEDED at 2027-01-15T07:59:00.000Z. `burstd retry`",
         ),
+        (
+            Record::saying(&[q, ("status", "INVALID")], &[("finished_at", &past)]),
+            "ended",
+            "Correct the item, then `burstd retry` runs it",
+        ),
+        (
+            Record::saying(&[("queue", "q#3")], &[due]),
+            "unknown_queue",
+            "nobody looks there: `shards` of q is 1",
+        ),
+        (
+            Record::saying(&[q], &[due, ("deadline", &millis)]),
+            "unreadable",
+            "deadline is beyond the year 5138",
+        ),
+        (Record::saying(&[q, ("payload", &large)], &[due]), "no_room", "no daemon can claim it"),
         (
             Record::saying(&[q, ("payload", "no JSON")], &[due]),
             "unreadable",
