@@ -120,6 +120,8 @@ impl Claim {
 /// How a refused write found the item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// Whether there is an item.
+    pub is_there: bool,
     /// Its status as written, whatever it is; absent on a new item.
     pub status: Option<String>,
     /// From when it may be claimed; absent on a finished task.
@@ -139,6 +141,9 @@ impl Standing {
 
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_there {
+            return f.write_str("gone");
+        }
         f.write_str(self.status.as_deref().unwrap_or("without a status"))?;
         if let Some(worker) = &self.worker {
             write!(f, ", worker {worker}")?;

@@ -15,7 +15,7 @@ pub struct Counts {
     pub unknown: u64,
     /// Claims given back without costing an attempt.
     pub released: u64,
-    /// Items that became `INVALID`.
+    /// Items that are no tasks: `INVALID` now, or of which DynamoDB takes no claim.
     pub invalid: u64,
     /// Claims refused: somebody else's, finished, or gone.
     pub lost: u64,

@@ -106,6 +106,7 @@ impl Daemon {
             held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
+            claims: AtomicU64::default(),
         });
         let dispatcher = Dispatcher::new(worker.clone(), plan, rng);
         let settings = Settings {

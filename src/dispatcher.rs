@@ -16,6 +16,7 @@ mod summary;
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -189,6 +190,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
     /// Looks where it stands.
     fn take_stock(&mut self) {
+        self.publish();
         let now = Instant::now();
         let overview = self.overview(now);
         self.overview.send_replace(overview);
@@ -328,6 +330,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 Some(Instant::now() + INDEX_LAG)
             }
             Some(Report::Rejected(fault)) => {
+                self.counts.invalid += 1;
                 log::rejected(&queue, &task, &fault);
                 Some(Instant::now() + LEFT_ALONE)
             }
@@ -353,7 +356,6 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     }
 
     fn count(&mut self, attempted: &Attempted) {
-        self.counts.claimed += 1;
         self.counts.rescued += u64::from(attempted.rescued().is_some());
         let counter = match (&attempted.write, &attempted.settlement.verdict) {
             (Ok(Write::Lost(_)) | Err(_), _) => &mut self.counts.refused,
@@ -376,6 +378,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     }
 
     fn publish(&mut self) {
+        self.counts.claimed = self.worker.claims.load(Ordering::Relaxed);
         self.counts.in_flight = self.tasks.len() as u64;
         self.published.send_replace(self.counts);
     }

@@ -204,10 +204,17 @@ impl Governor {
     /// Nothing while nobody waits and there is room.
     pub fn bound(&self, in_flight: usize) -> Option<(&'static str, Option<usize>)> {
         let is_full = self.capacity().is_some_and(|most| in_flight >= most);
-        if self.waiting.load(Ordering::Relaxed) == 0 && !is_full {
+        if self.waiting() == 0 && !is_full {
             return None;
         }
-        self.state().bound(Instant::now())
+        let now = Instant::now();
+        let of_all = self.caller.rate().wait(now).map(|_| (Limit::CallerRate.why(), None));
+        self.state().bound(now).or(of_all)
+    }
+
+    /// How many that were claimed wait until they may start.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// A task waits because Lambda could not start it, until this is dropped.
@@ -215,9 +222,14 @@ impl Governor {
         Waiting::new(&self.set_back)
     }
 
+    /// How many do.
+    pub(crate) fn are_set_back(&self) -> usize {
+        self.set_back.load(Ordering::Relaxed)
+    }
+
     /// Whether Lambda is away: most of those that are in flight wait for it.
     pub fn is_away(&self, in_flight: usize) -> bool {
-        let set_back = self.set_back.load(Ordering::Relaxed);
+        let set_back = self.are_set_back();
         set_back > 0 && 2 * set_back >= in_flight
     }
 
@@ -277,10 +289,16 @@ impl Place<'_> {
     pub fn throttled(mut self, throttle: Throttle, failure: &Failure) {
         self.did_run = false;
         let now = Instant::now();
-        if throttle.limit == Limit::CallerRate {
-            self.governor.caller.rate().throttled(now);
-        }
-        let change = self.governor.state().throttled(self.start, throttle, now);
+        let of_all = (throttle.limit == Limit::CallerRate).then(|| {
+            let mut rate = self.governor.caller.rate();
+            rate.throttled(now);
+            rate.per_second()
+        });
+        let change = {
+            let mut state = self.governor.state();
+            let change = state.throttled(self.start, throttle, now);
+            change.or_else(|| state.tell_rate(of_all?, throttle.limit, now))
+        };
         self.governor.log_change(change, Some(failure));
     }
 

@@ -210,6 +210,21 @@ pub enum Reason {
     Withdrawn,
 }
 
+impl Reason {
+    /// The words for it in the log.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Reason::Throttled(_) => "throttled",
+            Reason::Unavailable => "Lambda is away",
+            Reason::Broken => "the function is broken",
+            Reason::Impossible => "it can never run",
+            Reason::Exhausted => "its attempts are spent",
+            Reason::Expired => "its deadline has passed",
+            Reason::Withdrawn => "it is not to start",
+        }
+    }
+}
+
 /// What a throttle says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttle {

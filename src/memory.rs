@@ -68,9 +68,9 @@ impl Memory {
         self.resized.notify_waiters();
     }
 
-    /// Whether a task waits for room.
-    pub fn is_awaited(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// How many tasks wait for room.
+    pub fn awaiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Waits until there is room for so many bytes.

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, stderr, stdout};
 use std::os::fd::AsFd as _;
 
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -105,6 +106,17 @@ pub fn start(
     Ok((lines, Levels(handle)))
 }
 
+/// Writes to standard error what ends the program. Where that is the journal each line tells it
+/// that this is an error.
+pub fn complain(message: &str) {
+    let err = stderr().as_fd().try_clone_to_owned().map(File::from);
+    let is_journal = err.is_ok_and(|err| journal::is_read_by(&err, env::var_os("JOURNAL_STREAM")));
+    let priority = if is_journal { journal::priority(Level::ERROR) } else { "" };
+    for line in message.lines() {
+        eprintln!("{priority}{line}");
+    }
+}
+
 /// Reads `info`, or `info,burstd::worker=debug`.
 ///
 /// # Errors
@@ -138,8 +150,6 @@ fn level(word: &str) -> Option<LevelFilter> {
 
 #[cfg(test)]
 mod tests {
-    use tracing::Level;
-
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@
 mod log;
 mod trouble;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -57,6 +57,8 @@ pub struct Worker<S, I> {
     pub store_trouble: Episode,
     /// How often it had no capacity left.
     pub store_throttles: AtomicU64,
+    /// Claims that were won.
+    pub claims: AtomicU64,
 }
 
 /// What came of a candidate.
@@ -188,6 +190,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             match self.store.claim(id, &terms).await {
                 Ok(Claimed::Won(task)) => {
                     reach("claim.reply");
+                    self.claims.fetch_add(1, Ordering::Relaxed);
                     self.store_works();
                     return Ok(Claim { task: *task, rev: terms.rev, lease, started_at: now });
                 }

@@ -140,6 +140,7 @@ pub(super) fn standing(item: &Item) -> Standing {
         _ => None,
     };
     Standing {
+        is_there: true,
         status: text(name::STATUS),
         due: seconds(item, name::DUE).ok().flatten(),
         lease_until: seconds(item, name::LEASE_UNTIL).ok().flatten(),
@@ -320,7 +321,8 @@ pub(super) fn write_json(
                 }
                 write_json_string(key, json);
                 json.push(':');
-                write_json(&map[key], &format!("{path}.{key}"), json)?;
+                // A key may be anything, and the path is logged.
+                write_json(&map[key], &format!("{path}.*"), json)?;
             }
             json.push('}');
         }

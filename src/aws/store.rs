@@ -230,7 +230,7 @@ impl Store for DynamoStore {
         let turn = self.claims.acquire().await.expect("the semaphore is never closed");
         let mut updated = self.update(id, claiming(terms), ReturnValue::AllNew).await;
         // An attempt before may have filled the item.
-        if let Err(StoreError::Rejected(_)) = updated {
+        if matches!(&updated, Err(StoreError::Rejected(fault)) if is_too_large(fault)) {
             let update = make_room(claiming(terms)).remove(name::FINISHED_AT);
             updated = self.update(id, update, ReturnValue::AllNew).await;
         }
@@ -321,6 +321,11 @@ pub(super) fn held_by(held: &Rev) -> Update {
 /// when the claim is sent again.
 fn rev_of_invalidation(terms: &Terms) -> String {
     format!("{}-invalid", terms.rev.as_str())
+}
+
+/// Whether the item would be larger than DynamoDB allows, which has no code of its own.
+fn is_too_large(fault: &Fault) -> bool {
+    fault.message.contains("Item size")
 }
 
 fn has_rev(item: &Item, rev: &str) -> bool {

@@ -8,6 +8,7 @@ use crate::aws::NoRegion;
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
 use crate::store::StoreError;
+use crate::telemetry;
 
 /// Wrong arguments.
 pub(super) const USAGE: u8 = 64;
@@ -125,7 +126,7 @@ impl Exit {
     /// Says why on standard error, if nobody has.
     pub(super) fn report(self) -> ExitCode {
         if !self.is_said {
-            eprintln!("burstd: {}", self.message);
+            telemetry::complain(&format!("burstd: {}", self.message));
         }
         ExitCode::from(self.code)
     }

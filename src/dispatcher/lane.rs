@@ -22,8 +22,11 @@ const LONGEST_PASS: Duration = Duration::from_secs(5);
 /// tasks costs no more to poll than a short one.
 const MOST_PAGES: u32 = 20;
 
-/// So long a queue that has no free slot is not looked at.
+/// So long a queue that has no free slot is not looked at, ...
 const OUT_OF_SIGHT: Duration = Duration::from_secs(10);
+
+/// ... and so long if it had more than there were slots for.
+const IN_DEMAND: Duration = Duration::from_secs(1);
 
 /// Between two probes of a function that runs no task.
 const PROBE_BACKOFF: Backoff =
@@ -46,6 +49,11 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Whether tasks that were claimed wait until they may start.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.governor.waiting() > 0
+    }
+
     /// How many more tasks of the function it is worth to claim.
     pub(super) fn room(&self) -> usize {
         self.governor.capacity().map_or(usize::MAX, |most| most.saturating_sub(self.in_flight))
@@ -253,7 +261,8 @@ impl Shard {
     /// Whether the index should be asked although there is no free slot: somebody wants to know
     /// what waits.
     pub(super) fn is_out_of_sight(&self, now: Instant) -> bool {
-        self.wants_poll() && now >= self.pass.began + OUT_OF_SIGHT
+        let unseen = if self.pass.found { IN_DEMAND } else { OUT_OF_SIGHT };
+        self.wants_poll() && now >= self.pass.began + unseen
     }
 
     /// A poll is sent.

@@ -6,7 +6,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Limits;
 use crate::claim::Standing;
-use crate::invoker::TaskResult;
+use crate::invoker::{Reason, TaskResult};
 use crate::queue::Queue;
 use crate::retry::{Verdict, max_attempts};
 use crate::store::{Fault, Write};
@@ -116,7 +116,7 @@ fn released(queue: &Queue, attempted: &Attempted) {
         queue = queue.name,
         task_id = %attempted.claim.id(),
         attempt = attempted.claim.task.attempt,
-        reason = ?attempted.not_run,
+        reason = attempted.not_run.as_ref().map(Reason::words),
         "given back; no attempt was spent"
     );
 }

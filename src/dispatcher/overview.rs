@@ -11,6 +11,9 @@ use crate::notices::Kind;
 use crate::store::Store;
 use tokio::time::Instant;
 
+/// What it does when nothing keeps it from that.
+const POLLING: &str = "polling";
+
 /// What the dispatcher is at.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overview {
@@ -18,11 +21,14 @@ pub struct Overview {
     pub activity: &'static str,
     /// Nothing at all is claimed meanwhile, of whichever queue.
     pub is_stopped: bool,
-    /// Tasks in flight.
+    /// Tasks in flight: being claimed, running, or being settled.
     pub in_flight: usize,
+    /// Tasks beside them that wait until they may go on: for room in memory, for a limit of their
+    /// function, or for Lambda.
+    pub waiting: usize,
     /// How many there may be.
     pub limit: usize,
-    /// Which limit keeps more from being in flight.
+    /// What keeps more from being in flight: a limit, or what burstd waits for.
     pub bound_by: Option<String>,
     /// Due tasks that wait for a place, as far as the index was read.
     pub backlog: usize,
@@ -52,8 +58,11 @@ pub struct QueueOverview {
 impl fmt::Display for Overview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} · {}/{} in flight", self.activity, self.in_flight, self.limit)?;
-        if let Some(bound_by) = &self.bound_by {
+        if let Some(bound_by) = self.bound_by.as_deref().filter(|by| *by != self.activity) {
             write!(f, " ({bound_by})")?;
+        }
+        if self.waiting > 0 {
+            write!(f, " · {} waiting to start", self.waiting)?;
         }
         if self.waiting_to_retry > 0 {
             write!(f, " · {} waiting to retry", self.waiting_to_retry)?;
@@ -106,7 +115,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         let oldest = with_due.map(|candidate| candidate.due).min();
         let in_flight = self.tasks.len();
         let Limits { max_in_flight, .. } = self.limits;
+        let (activity, waiting) = (self.activity(), self.waiting());
         let (bound_by, limit) = match self.bound(now) {
+            _ if activity != POLLING => (Some(activity.to_owned()), max_in_flight),
             // What else is in flight is not limited by it.
             Some(bound) => {
                 let others = in_flight - bound.in_flight.min(in_flight);
@@ -116,9 +127,10 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             None => (None, max_in_flight),
         };
         Overview {
-            activity: self.activity(),
+            activity,
             is_stopped: self.is_stopped(),
-            in_flight,
+            in_flight: in_flight.saturating_sub(waiting),
+            waiting,
             limit,
             bound_by,
             backlog: candidates().count(),
@@ -135,8 +147,9 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             .map(|lane| {
                 let load = &self.loads[lane.load];
                 let waits = self.bound_by_time(lane).or_else(|| bound_by_lambda(lane, load));
+                let starts = || bound_by_function(lane, load).filter(|_| load.has_waiting());
                 let limit = || self.bound_of_all().or_else(|| bound_of(lane, load, max, now));
-                let bound = waits.or_else(limit).filter(|_| !lane.is_held());
+                let bound = waits.or_else(starts).or_else(limit).filter(|_| !lane.is_held());
                 QueueOverview {
                     name: lane.queue.name.clone(),
                     shards: lane.queue.shards.len(),
@@ -156,8 +169,13 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         } else if let Some(reason) = self.pause.reason() {
             reason
         } else {
-            "polling"
+            POLLING
         }
+    }
+
+    fn waiting(&self) -> usize {
+        let of_function = |load: &Load| load.governor.waiting() + load.governor.are_set_back();
+        self.worker.memory.awaiting() + self.loads.iter().map(of_function).sum::<usize>()
     }
 
     fn is_stopped(&self) -> bool {
@@ -174,23 +192,25 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         is_bound.then_some(Bound { kind: Kind::Waits, of, why, most: None, in_flight })
     }
 
-    /// What keeps tasks from starting: Lambda, or the first limit, from the widest to the
-    /// narrowest.
+    /// What keeps tasks from starting: what those that are claimed wait for, or the first limit
+    /// that keeps others from being claimed, from the widest to the narrowest.
     fn bound(&self, now: Instant) -> Option<Bound> {
         let max = self.limits.max_in_flight;
         let lanes = || self.lanes.iter().filter(|lane| lane.is_open());
         let with_load = || lanes().map(|lane| (lane, &self.loads[lane.load]));
         let by_lambda = with_load().find_map(|(lane, load)| bound_by_lambda(lane, load));
+        let waiting = || with_load().filter(|(_, load)| load.has_waiting());
+        let starts = || waiting().find_map(|(lane, load)| bound_by_function(lane, load));
         let of_a_queue = || with_load().find_map(|(lane, load)| bound_of(lane, load, max, now));
-        by_lambda.or_else(|| self.bound_of_all()).or_else(of_a_queue)
+        by_lambda.or_else(starts).or_else(|| self.bound_of_all()).or_else(of_a_queue)
     }
 
     /// The limit of the process that keeps a task of whichever queue from starting.
     fn bound_of_all(&self) -> Option<Bound> {
         let (max, in_flight) = (self.limits.max_in_flight, self.tasks.len());
         let (why, most) = match () {
+            () if self.worker.memory.awaiting() > 0 => ("max_bytes_in_flight", None),
             () if in_flight >= max => ("max_in_flight", Some(max)),
-            () if self.worker.memory.is_awaited() => ("max_bytes_in_flight", None),
             () => return None,
         };
         Some(Bound { kind: Kind::Limit, of: None, why: why.to_owned(), most, in_flight })
@@ -226,8 +246,13 @@ fn bound_of(lane: &Lane, load: &Load, max: usize, now: Instant) -> Option<Bound>
         let most = Some(queue.max_in_flight);
         return of_queue(Kind::Limit, "max_in_flight of the queue", most);
     }
+    bound_by_function(lane, load)
+}
+
+/// A limit of its function, of which the governor knows.
+fn bound_by_function(lane: &Lane, load: &Load) -> Option<Bound> {
     let (why, most) = load.governor.bound(load.in_flight)?;
-    let (of, why) = (Some(function.clone()), why.to_owned());
+    let (of, why) = (Some(lane.queue.function.name.clone()), why.to_owned());
     Some(Bound { kind: Kind::Limit, of, why, most, in_flight: load.in_flight })
 }
 
@@ -247,6 +272,7 @@ mod tests {
         };
         let full = Overview {
             in_flight: 200,
+            waiting: 50,
             limit: 200,
             bound_by: Some("f: reserved concurrency".to_owned()),
             backlog: 7,
@@ -268,7 +294,11 @@ mod tests {
             (held(&["free", "thumbs"]), "polling · 0/500 in flight · thumbs is paused"),
             (held(&["a", "b", "free"]), "polling · 0/500 in flight · 2 queues are paused"),
             (idle, "polling · 0/500 in flight"),
-            (full, "polling · 200/200 in flight (f: reserved concurrency) · 7 more due"),
+            (
+                full,
+                "polling · 200/200 in flight (f: reserved concurrency) · 50 waiting to start · 7 \
+                 more due",
+            ),
         ] {
             assert_eq!(overview.to_string(), line);
         }

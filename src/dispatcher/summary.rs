@@ -58,13 +58,14 @@ impl Tally {
 
     /// An attempt ended.
     pub(super) fn add(&mut self, attempted: &Attempted) {
-        if let Some(wait) = attempted.queue_wait() {
-            self.queue_wait.add(wait);
-        }
+        self.write.add(attempted.write_took);
+        // What was given back is waiting still.
         if attempted.not_run.is_none() {
             self.invoke.add(attempted.invoke_took);
+            if let Some(wait) = attempted.queue_wait() {
+                self.queue_wait.add(wait);
+            }
         }
-        self.write.add(attempted.write_took);
     }
 }
 
@@ -147,6 +148,7 @@ fn say(
         refused = counts.refused - before.refused,
         claims_lost = counts.lost - before.lost,
         in_flight = overview.in_flight,
+        waiting = overview.waiting,
         limit = overview.limit,
         bound_by = overview.bound_by.as_deref(),
         backlog = overview.backlog,

@@ -202,7 +202,8 @@ impl State {
         }
         match throttle.limit {
             Limit::Reserved | Limit::Account => self.tell_size(before, throttle.limit.why(), now),
-            Limit::FunctionRate => self.tell_rate(throttle.limit.why(), now),
+            Limit::FunctionRate => self.tell_rate(self.rate.per_second(), throttle.limit, now),
+            // The one is no limit of this function's, the other no number.
             Limit::CallerRate | Limit::Snapshots => None,
         }
     }
@@ -325,13 +326,18 @@ impl State {
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    fn tell_rate(&mut self, why: &'static str, now: Instant) -> Option<Change> {
+    pub(super) fn tell_rate(
+        &mut self,
+        per_second: f64,
+        limit: Limit,
+        now: Instant,
+    ) -> Option<Change> {
         if self.told.is_some_and(|(at, _)| now - at < TOLD_EVERY) {
             return None;
         }
         self.told = Some((now, self.window.size()));
-        let to = self.rate.per_second() as usize;
-        Some(Change { from: None, to, unit: Unit::StartsPerSecond, why })
+        let (to, unit) = (per_second as usize, Unit::StartsPerSecond);
+        Some(Change { from: None, to, unit, why: limit.why() })
     }
 }
 

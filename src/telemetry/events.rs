@@ -203,15 +203,15 @@ pub const EVENTS: &[Event] = &[
     info(
         "stats.summary",
         "table span_s claimed succeeded failed retried unknown released rejected rescued refused \
-         claims_lost in_flight limit bound_by? backlog oldest_due_s? waiting_to_retry \
+         claims_lost in_flight waiting limit bound_by? backlog oldest_due_s? waiting_to_retry \
          queue_p50_ms? queue_p95_ms? queue_p99_ms? invoke_p50_ms? invoke_p95_ms? invoke_p99_ms? \
          write_p50_ms? write_p95_ms? write_p99_ms? throttled store_throttled store_faults \
          read_units write_units bytes_in_flight memory_waits resident_bytes? descriptors? \
          log_dropped",
         "every 10 s while there is work, every 5 min while there is none: what was done in \
-         `span_s`, how long it took (half, 95 % and 99 % of it within that), how many may be in \
-         flight and which limit it is `bound_by`, how many due tasks wait as far as the index was \
-         read, what it cost",
+         `span_s`, how long it took (half, 95 % and 99 % of it within that), how many are \
+         and may be in flight, how many are `waiting` to start beside them, what it is `bound_by`, \
+         how many due tasks wait unclaimed as far as the index was read, what it cost",
     ),
     info(
         "daemon.started",

@@ -293,11 +293,12 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str, escapes: impl Fn(char) -> bool
 }
 
 /// Whether a character does more than stand there: the control characters (C0, DEL, C1), what ends
-/// a line, and what turns the direction of writing.
+/// a line, what turns the direction of writing, and what is not to be seen.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -5,10 +5,9 @@
 //! happens. What is of use for debugging alone is left out when the queue is long, and so is
 //! everything when it has grown beyond all measure. How much was left out is counted and said.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::mem;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -21,8 +20,11 @@ use crate::backlog::Backlog;
 /// Bytes that are written at once.
 const STEP: usize = 64 << 10;
 
-/// How long the last lines may take.
+/// How long nothing of the last lines may have been taken.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long it may take to say that they were not.
+const LAST_COMPLAINT: Duration = Duration::from_millis(200);
 
 /// Between two tries when the other end takes nothing at the moment.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -72,6 +74,8 @@ struct State {
     waiting: Vec<u8>,
     /// Bytes that the thread has taken and not yet written.
     taken: usize,
+    /// Lines in them.
+    taken_lines: u64,
     omitted: u64,
     omitted_since: Option<Instant>,
 }
@@ -81,14 +85,18 @@ impl State {
         self.waiting.len() + self.taken
     }
 
+    fn lines(&self) -> u64 {
+        self.taken_lines + count(&self.waiting)
+    }
+
     fn omit(&mut self, lines: u64) {
         self.omitted += lines;
         self.omitted_since.get_or_insert_with(Instant::now);
     }
 }
 
-/// A writer to this file, and what its owner holds. When `bytes` wait, nothing more is claimed.
-pub(super) fn start(out: File, bytes: usize) -> io::Result<(Writer, Lines)> {
+/// A writer to this, and what its owner holds. When `bytes` wait, nothing more is claimed.
+pub(super) fn start(out: impl Write + Send + 'static, bytes: usize) -> io::Result<(Writer, Lines)> {
     let limits = Limits { debugging: bytes / 4, claims: bytes, all: bytes.saturating_mul(64) };
     let (state, changed) = (Mutex::default(), Condvar::new());
     let queue = Arc::new(Queue { state, changed, backlog: Backlog::default(), limits });
@@ -109,10 +117,21 @@ impl Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        let state = self.queue.lock();
-        let is_busy = |state: &mut State| state.bytes() > 0;
-        // Who has not read by then will not.
-        drop(self.queue.changed.wait_timeout_while(state, LAST_WORDS, is_busy));
+        let mut state = self.queue.lock();
+        let mut left = state.bytes();
+        while left > 0 {
+            let has_more = |state: &mut State| state.bytes() == left;
+            let waited = self.queue.changed.wait_timeout_while(state, LAST_WORDS, has_more);
+            state = waited.expect("nothing panics while holding this lock").0;
+            if state.bytes() == left {
+                // Who has not read by then will not.
+                let lines = state.lines();
+                drop(state);
+                say_in_time(format!("nobody took the last {lines} lines of the log"));
+                return;
+            }
+            left = state.bytes();
+        }
     }
 }
 
@@ -137,16 +156,19 @@ impl Queue {
     }
 
     /// Writes what comes, for ever.
-    fn write(&self, mut out: File) {
+    fn write(&self, mut out: impl Write) {
         let mut is_broken = false;
+        // The last line was cut short, when its end could not be written.
+        let (mut is_cut, mut is_whole) = (false, true);
         loop {
             let lines = self.take();
             let mut left = &lines[..];
             while !left.is_empty() {
                 let step = &left[..left.len().min(STEP)];
-                let written = match out.write(step) {
+                let written = match write_step(&mut out, step, &mut is_cut) {
                     Ok(written) if written > 0 => {
                         is_broken = false;
+                        is_whole = step[written - 1] == b'\n';
                         written
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => 0,
@@ -158,13 +180,14 @@ impl Queue {
                         if !mem::replace(&mut is_broken, true) {
                             complain(failure.err());
                         }
+                        is_cut |= !is_whole;
                         self.lock().omit(count(left));
                         self.backlog.drop_lines(count(left));
                         left.len()
                     }
                 };
+                self.wrote(&left[..written]);
                 left = &left[written..];
-                self.wrote(written);
             }
             if !is_broken {
                 self.confess();
@@ -176,17 +199,16 @@ impl Queue {
         let waiting = |state: &mut State| state.waiting.is_empty();
         let state = self.changed.wait_while(self.lock(), waiting);
         let mut state = state.expect("nothing panics while holding this lock");
-        state.taken = state.waiting.len();
+        (state.taken, state.taken_lines) = (state.waiting.len(), count(&state.waiting));
         mem::take(&mut state.waiting)
     }
 
-    fn wrote(&self, bytes: usize) {
+    fn wrote(&self, bytes: &[u8]) {
         let mut state = self.lock();
-        state.taken -= bytes;
+        state.taken -= bytes.len();
+        state.taken_lines -= count(bytes);
         self.backlog.set(state.bytes() > self.limits.claims);
-        if state.bytes() == 0 {
-            self.changed.notify_all();
-        }
+        self.changed.notify_all();
     }
 
     /// Says what was left out, now that lines are taken again.
@@ -200,14 +222,36 @@ impl Queue {
     }
 }
 
+/// Writes some of the lines. One that was cut short ends before them.
+fn write_step(out: &mut impl Write, step: &[u8], is_cut: &mut bool) -> io::Result<usize> {
+    if *is_cut {
+        out.write_all(b"\n")?;
+        *is_cut = false;
+    }
+    out.write(step)
+}
+
 /// Says where it still can that lines cannot be written.
 fn complain(error: Option<io::Error>) {
     let why = error.map_or_else(|| "it takes nothing".to_owned(), |error| error.to_string());
+    say(&format!("the log cannot be written: {why}; burstd goes on without"));
+}
+
+fn say(words: &str) {
     // When this does not work either, there is nobody to tell.
-    drop(writeln!(
-        io::stderr(),
-        "burstd: the log cannot be written: {why}; burstd goes on without"
-    ));
+    drop(writeln!(io::stderr(), "burstd: {words}"));
+}
+
+/// Says it, unless that takes too long: standard error may be stalled, too.
+fn say_in_time(words: String) {
+    let (said, is_said) = mpsc::channel::<()>();
+    let says = move || {
+        say(&words);
+        drop(said);
+    };
+    if thread::Builder::new().spawn(says).is_ok() {
+        is_said.recv_timeout(LAST_COMPLAINT).ok();
+    }
 }
 
 fn count(lines: &[u8]) -> u64 {
@@ -249,6 +293,7 @@ impl<'a> MakeWriter<'a> for Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read as _;
     use std::os::fd::OwnedFd;
 
@@ -310,6 +355,57 @@ mod tests {
         let state = writer.0.lock();
         assert!(state.bytes() <= 65 * MB, "{}", state.bytes());
         assert!(state.omitted >= 4, "{}", state.omitted);
+    }
+
+    /// A disk with so much room.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Disk {
+        fn free(&self, bytes: usize) {
+            self.0.lock().expect("no panic").0 = bytes;
+        }
+
+        fn has(&self) -> String {
+            String::from_utf8(self.0.lock().expect("no panic").1.clone()).expect("it is text")
+        }
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().expect("no panic");
+            if disk.0 == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let some = bytes.len().min(disk.0);
+            disk.0 -= some;
+            disk.1.extend_from_slice(&bytes[..some]);
+            Ok(some)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_has_cut_ends_before_the_next_one() {
+        let disk = Disk::default();
+        let (writer, lines) = start(disk.clone(), MB).expect("a thread");
+        let until_taken = || {
+            let is_busy = |state: &mut State| state.bytes() > 0;
+            drop(writer.0.changed.wait_while(writer.0.lock(), is_busy).expect("no panic"));
+        };
+        disk.free("first\nsec".len());
+        writer.make_writer().write_all(b"first\nsecond\nthird\n").expect("it is taken");
+        until_taken();
+        writer.make_writer().write_all(b"fourth\n").expect("it is taken");
+        until_taken();
+        disk.free(MB);
+        writer.make_writer().write_all(b"fifth\n").expect("it is taken");
+        drop(lines);
+        assert_eq!(disk.has(), "first\nsec\nfifth\n");
+        assert_eq!(writer.0.backlog.dropped(), 3);
     }
 
     #[test]

@@ -174,6 +174,7 @@ impl Jumper {
             held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
+            claims: AtomicU64::default(),
         });
         lock(&world).insert("t", BEGINNING);
         Jumper { world, clock, ahead, worker }

@@ -51,6 +51,27 @@ async fn the_status_says_which_limit_keeps_how_old_tasks_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_names_what_claimed_tasks_wait_for_before_the_places_that_they_take() {
+    for (keys, payload, limit, said) in [
+        ("[functions.work]\nmax_concurrency = 2\n", 1, 5, "2/2 in flight (work: max_concurrency)"),
+        ("[functions.work]\nstart_rate = \"1/m\"\n", 1, 5, "in flight (work: start_rate)"),
+        ("", 300_000, 5, "in flight (max_bytes_in_flight)"),
+        ("", 300_000, 1, "1/1 in flight (max_in_flight)"),
+    ] {
+        let (world, gate) = World::gated(Duration::from_secs(60)).await;
+        let config = config().replace("max_in_flight = 1000", &format!("max_in_flight = {limit}"));
+        let config = format!("max_bytes_in_flight = \"1MB\"\n{config}{keys}");
+        let program = Program::in_world(&world, &config);
+        let manager = Manager::start();
+        let _daemon = program.start_under(&manager, &[]);
+        let payload = format!("\"{}\"", "x".repeat(payload));
+        world.put_many(8, &payload).await;
+        manager.until_told(1, said).await;
+        gate.add_permits(1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_status_says_that_lambda_is_waited_for_whichever_limit_that_fills() {
     let world = World::with(async |_: Call| Answer::Refused {
         status: 503,
@@ -62,7 +83,7 @@ async fn the_status_says_that_lambda_is_waited_for_whichever_limit_that_fills() 
     let manager = Manager::start();
     let _daemon = program.start_under(&manager, &[]);
     world.put_many(5, "1").await;
-    manager.until_told(1, "3/1000 in flight (work: waiting for Lambda to start work)").await;
+    manager.until_told(1, "in flight (work: waiting for Lambda to start work)").await;
     let told = eventually("its holder has said so", async || {
         let told = success(&program.run(&["explain", "0", "1", "2", "3", "4"]));
         if told.contains("Lambda") { Ok(told) } else { Err(told) }

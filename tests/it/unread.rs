@@ -109,3 +109,21 @@ async fn where_the_log_cannot_be_written_it_is_said_once_and_the_work_goes_on() 
         assert_eq!(said.matches("the log cannot be written").count(), 1, "{what}: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_nobody_has_taken_when_it_stops_are_counted_on_standard_error() {
+    let world = World::echoing().await;
+    let program = Program::in_world(&world, &config());
+    let mut daemon = Unread::start(&program, Stdio::piped());
+    world.put_many(600, "1").await;
+    world.until_all(600, "SUCCEEDED").await;
+    let unread = daemon.0.stdout.take().expect("a pipe");
+    let (code, said) = daemon.stop();
+    assert_eq!(code, Some(0), "{said}");
+    let lost = said.trim().strip_prefix("burstd: nobody took the last ");
+    let lost: usize = lost
+        .and_then(|lost| lost.strip_suffix(" lines of the log")?.parse().ok())
+        .unwrap_or_else(|| panic!("how many? {said}"));
+    let read = BufReader::new(unread).lines().count();
+    assert!(lost >= 100 && read + lost >= 600, "{read} were taken, {lost} not");
+}

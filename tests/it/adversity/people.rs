@@ -58,7 +58,7 @@ async fn a_running_task_that_a_person_ends_or_deletes_stays_as_the_person_left_i
     for (id, left, found) in [
         ("cancelled", Some(cancelled), "CANCELLED, worker "),
         ("failed", Some(failed), "FAILED, worker "),
-        ("deleted", None, "without a status"),
+        ("deleted", None, "gone"),
     ] {
         let line = line_of(&daemon, "task.write_refused", id).await;
         assert!(line.contains(&format!("\"found\":\"{found}")), "{line}");

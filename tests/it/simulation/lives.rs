@@ -164,6 +164,7 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
             held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
+            claims: AtomicU64::default(),
         });
         let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
         let limits = Limits { max_in_flight, max_bytes_in_flight: MEMORY, pace, drain: DRAIN };

@@ -397,6 +397,7 @@ fn task(id: &TaskId, item: &Item) -> Task {
 
 fn standing(item: &Item) -> Standing {
     Standing {
+        is_there: true,
         status: item.status.map(|status| status.as_str().to_owned()),
         due: item.due,
         lease_until: item.lease_until,
