@@ -15,7 +15,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, make_rng};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -44,6 +44,9 @@ const SETTINGS_TURN: Duration = Duration::from_secs(30);
 
 /// The same of the control item's: a call to DynamoDB is given up after 25 s, and there are two.
 const CONTROL_TURN: Duration = Duration::from_secs(60);
+
+/// How much more time a start is given, again and again while it waits for AWS.
+const START_EXTENSION: Duration = Duration::from_secs(60);
 
 /// A daemon that is ready to run.
 #[derive(Debug)]
@@ -84,14 +87,17 @@ impl Daemon {
         let mut functions = Functions::new(clients.invoker());
         let table = clients.table(&config.table);
         let ready = async {
+            systemd::status("asking for the table");
             let store = open(&table, &mut rng).await?;
             let notices = control::first(&store.control(), &mut rng).await;
+            systemd::status("asking Lambda for its functions");
             Ok((store, notices, functions.plan(config).await))
         };
         let ready = tokio::select! {
             biased;
             () = shutdown.draining() => return Ok(None),
             ready = ready => ready,
+            () = extend_the_start() => unreachable!("it never ends"),
         };
         let (store, notices, plan) = ready.map_err(DaemonError::Table)?;
         let control = store.control();
@@ -157,7 +163,7 @@ impl Daemon {
                 unreachable!("it never ends")
             }
             counts = work => counts,
-            () = self.settings.look_after(source) => unreachable!("it never ends"),
+            () = self.settings.look_after(source, &shutdown) => unreachable!("it never ends"),
         };
         // A dispatcher with nothing in flight may notice first, and have ended by now.
         tell();
@@ -189,6 +195,15 @@ pub fn worker_name() -> String {
     let start = format!("{:08x}", make_rng::<StdRng>().random::<u32>());
     let parts = [host, boot, start].into_iter().filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join("-")
+}
+
+/// However long AWS is away: a start that hangs gets no more time.
+async fn extend_the_start() {
+    let mut ticks = interval(START_EXTENSION / 4);
+    loop {
+        ticks.tick().await;
+        systemd::extend(START_EXTENSION);
+    }
 }
 
 /// Opens the table, waiting while AWS or the table is not ready. It is said once.

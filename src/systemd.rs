@@ -1,10 +1,19 @@
 //! What the service manager is told, if there is one (sd_notify(3)).
 
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::warn;
+
+/// How long each extension of a drain is. One that hangs is ended after it.
+pub const EXTENSION: Duration = Duration::from_secs(15);
 
 /// burstd can work.
 pub fn ready(status: &str) {
@@ -32,13 +41,17 @@ pub fn ready_again() {
 
 /// burstd is on its way out.
 pub fn stopping(status: &str) {
-    notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    let more = NotifyState::ExtendTimeoutUsec(micros(EXTENSION));
+    notify(&[NotifyState::Stopping, NotifyState::Status(status), more]);
 }
 
-/// burstd stops, and needs so much longer, from now on.
+/// burstd starts or stops, and needs so much longer, from now on.
 pub fn extend(time: Duration) {
-    let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
+    notify(&[NotifyState::ExtendTimeoutUsec(micros(time))]);
+}
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Every loop goes on.
@@ -51,13 +64,45 @@ pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|time| !time.is_zero())
 }
 
-/// Without `NOTIFY_SOCKET` nobody listens, and that is no error.
-fn notify(state: &[NotifyState<'_>]) {
+/// The manager's address, and a socket to write there. It stays open: where no descriptors are left
+/// the manager must still hear that burstd lives.
+#[derive(Debug)]
+struct Manager {
+    address: SocketAddr,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    /// Without `NOTIFY_SOCKET` there is none.
+    fn find() -> Option<io::Result<Manager>> {
+        let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&name),
+        };
+        let found = |address| Ok(Manager { address, socket: UnixDatagram::unbound()? });
+        Some(address.and_then(found))
+    }
+
+    fn tell(&self, message: &str) -> io::Result<()> {
+        self.socket.send_to_addr(message.as_bytes(), &self.address).map(drop)
+    }
+}
+
+/// Where nobody listens that is no error.
+fn notify(states: &[NotifyState<'_>]) {
+    static MANAGER: LazyLock<Option<io::Result<Manager>>> = LazyLock::new(Manager::find);
     static IS_UNREACHABLE: AtomicBool = AtomicBool::new(false);
-    match sd_notify::notify(state) {
+    let Some(manager) = &*MANAGER else { return };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let told = match manager {
+        Ok(manager) => manager.tell(&message).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match told {
         Ok(()) => IS_UNREACHABLE.store(false, Ordering::Relaxed),
         Err(error) if !IS_UNREACHABLE.swap(true, Ordering::Relaxed) => {
-            warn!(event = "systemd.unreachable", %error, "the service manager cannot be told");
+            warn!(event = "systemd.unreachable", error, "the service manager cannot be told");
         }
         Err(_) => {}
     }

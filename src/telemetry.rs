@@ -89,11 +89,11 @@ pub fn start(
         Format::Auto if !is_terminal => Form::json(worker, metrics),
         Format::Auto | Format::Text => Form::text(),
     };
-    let form = match journal::is_read_by(&out, env::var_os("JOURNAL_STREAM")) {
-        true => form.for_the_journal(),
-        false => form,
+    let is_journal = journal::is_read_by(&out, env::var_os("JOURNAL_STREAM"));
+    let (form, (writer, lines)) = match is_journal {
+        true => (form.for_the_journal(), writer::start(journal::Journal(out), buffer)?),
+        false => (form, writer::start(out, buffer)?),
     };
-    let (writer, lines) = writer::start(out, buffer)?;
     // What libraries say is for their authors, comes again with every call, and may hold anything.
     // What it means to an operator burstd says itself.
     let ours = filter_fn(|metadata| metadata.target().starts_with("burstd"));

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use crate::aws::NoRegion;
 use crate::config::ConfigError;
@@ -76,6 +76,18 @@ impl Exit {
         Exit::new(OS, message)
     }
 
+    /// The system refuses a thread, a descriptor or the like.
+    pub(super) fn refused(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => Exit::no_threads(error),
+            _ => Exit::os(error),
+        }
+    }
+
+    pub(super) fn no_threads(why: impl Display) -> Self {
+        Exit::os(format!("no more threads: {why}; raise TasksMax of the unit, or ulimit -u"))
+    }
+
     pub(super) fn io(message: impl Display) -> Self {
         Exit::new(IO, message)
     }
@@ -121,6 +133,13 @@ impl Exit {
     /// The same end, when the log has said why.
     pub(super) fn said(self) -> Self {
         Exit { is_said: true, ..self }
+    }
+
+    /// Says why and ends the process where it is: nothing is cleaned up.
+    pub(super) fn at_once(self) -> ! {
+        let code = self.code;
+        self.report();
+        process::exit(code.into())
     }
 
     /// Says why on standard error, if nobody has.

@@ -24,11 +24,13 @@ mod table;
 mod tasks;
 mod when;
 
+use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rustix::process::getuid;
+use tokio::runtime::Runtime;
 
 use crate::config::Config;
 #[cfg(feature = "local")]
@@ -203,10 +205,21 @@ fn unknown_queue(config: &Config, name: &str) -> Exit {
     ))
 }
 
+/// What commands that talk to AWS run on. Where there are too few threads, tokio panics, and waits
+/// for those that there are.
+fn runtime() -> Result<Runtime, Exit> {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(|panic| {
+        Exit::no_threads(panic).at_once();
+    }));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    panic::set_hook(before);
+    runtime.map_err(|error| Exit::os(format!("no runtime: {error}")))
+}
+
 /// Runs a command that talks to AWS.
 fn block_on<T>(command: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Exit::os(format!("no runtime: {error}")))?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(command);
     // A look-up of a name may hang in the C library; nobody waits for it.
     runtime.shutdown_background();

@@ -18,8 +18,8 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Exit> {
     let config = file.load()?;
     let name = daemon::worker_name();
     let (lines, levels) = start_log(&config, &name)?;
-    let shutdown = Shutdown::on_signals().map_err(Exit::os)?;
-    let reload = Reload::on_signal().map_err(Exit::os)?;
+    let shutdown = Shutdown::on_signals().map_err(Exit::refused)?;
+    let reload = Reload::on_signal().map_err(Exit::refused)?;
     let source = Source { path: file.config.clone(), reload, levels };
     let place = config.aws.clone();
     let config = daemon::fit(config, &place);
@@ -73,5 +73,6 @@ fn start_log(config: &Config, worker: &str) -> Result<(Lines, Levels), Exit> {
     let levels = telemetry::levels(&config.log.level)
         .map_err(|error| Exit::usage(format!("log.level: {error}")))?;
     let LogConfig { format, metrics, buffer, .. } = config.log;
-    telemetry::start((format, metrics), levels, Output::Stdout, worker, buffer).map_err(Exit::os)
+    telemetry::start((format, metrics), levels, Output::Stdout, worker, buffer)
+        .map_err(Exit::refused)
 }

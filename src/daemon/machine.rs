@@ -7,8 +7,11 @@ use crate::config::{AwsConfig, Config};
 use crate::{descriptors, usage};
 
 /// Descriptors beside those of invocations: DynamoDB's connections, logs, the runtime's own. Where
-/// there are few, half of them.
+/// there are few, half of them ...
 const SPARE_DESCRIPTORS: u64 = 200;
+
+/// ... but no fewer than DynamoDB takes with as many calls as are made at once.
+const LEAST_SPARE_DESCRIPTORS: u64 = 100;
 
 /// Calls that share an HTTP/2 connection, at the least that Lambda is known to allow.
 const CALLS_ON_A_CONNECTION: u64 = 100;
@@ -58,13 +61,23 @@ impl Room {
     pub fn of_descriptors(config: &Config, aws: &AwsConfig, allowed: u64) -> Room {
         let share = if calls_share_connections(aws) { CALLS_ON_A_CONNECTION } else { 1 };
         let wanted = config.limits.max_in_flight;
-        let spare = SPARE_DESCRIPTORS.min(allowed / 2);
-        let possible = (allowed - spare).saturating_mul(share).max(1);
+        let spare = SPARE_DESCRIPTORS.min(allowed / 2).max(LEAST_SPARE_DESCRIPTORS);
+        let possible = allowed.saturating_sub(spare).saturating_mul(share).max(1);
         let needed = (wanted as u64).div_ceil(share) + SPARE_DESCRIPTORS;
         Room { allowed, needed, wanted, possible: usize::try_from(possible).unwrap_or(usize::MAX) }
     }
 
-    /// What so much memory is enough for: `max_bytes_in_flight`.
+    /// What so much memory is enough for, with the fewest bytes of payloads and results:
+    /// `max_in_flight`.
+    pub fn of_memory_for_tasks(config: &Config, allowed: u64) -> Room {
+        let wanted = config.limits.max_in_flight;
+        let rest = BASE_BYTES + LEAST_BYTES as u64 * FORMS;
+        let possible = (allowed.saturating_sub(rest) / TASK_BYTES).max(1);
+        let needed = rest + wanted as u64 * TASK_BYTES;
+        Room { allowed, needed, wanted, possible: usize::try_from(possible).unwrap_or(usize::MAX) }
+    }
+
+    /// What so much memory is enough for beside the tasks: `max_bytes_in_flight`.
     pub fn of_memory(config: &Config, allowed: u64) -> Room {
         let wanted = config.limits.max_bytes_in_flight;
         let tasks = config.limits.max_in_flight as u64 * TASK_BYTES;
@@ -92,20 +105,29 @@ fn fit_descriptors(config: &mut Config, aws: &AwsConfig, allowed: u64) {
 }
 
 fn fit_memory(config: &mut Config, allowed: u64) {
+    let room = Room::of_memory_for_tasks(config, allowed);
+    if !room.is_enough() {
+        config.limits.max_in_flight = room.possible;
+        say_memory("max_in_flight", room);
+    }
     let room = Room::of_memory(config, allowed);
     if !room.is_enough() {
         config.limits.max_bytes_in_flight = room.possible;
-        warn!(
-            event = "daemon.limits",
-            limit = "memory",
-            allowed,
-            needed = room.needed,
-            key = "max_bytes_in_flight",
-            from = room.wanted,
-            to = room.possible,
-            "cut to what the memory is enough for; raise MemoryMax, or lower it"
-        );
+        say_memory("max_bytes_in_flight", room);
     }
+}
+
+fn say_memory(key: &str, room: Room) {
+    warn!(
+        event = "daemon.limits",
+        limit = "memory",
+        allowed = room.allowed,
+        needed = room.needed,
+        key,
+        from = room.wanted,
+        to = room.possible,
+        "cut to what the memory is enough for; raise MemoryMax, or lower it"
+    );
 }
 
 /// Whether Lambda will be spoken to in HTTP/2: it offers that over TLS.
@@ -133,8 +155,9 @@ mod tests {
         for (aws, allowed, expected) in [
             ("http = \"h1\"", 1024, 824),
             ("http = \"h1\"", 5200, 5000),
-            ("http = \"h1\"", 100, 50),
-            ("http = \"auto\"", 40, 2000),
+            ("http = \"h1\"", 128, 28),
+            ("http = \"h1\"", 64, 1),
+            ("http = \"auto\"", 110, 1000),
             ("http = \"auto\"", 1024, 5000),
             ("lambda_endpoint_url = \"http://127.0.0.1:9\"", 1024, 824),
         ] {
@@ -149,12 +172,20 @@ mod tests {
     }
 
     #[test]
-    fn with_too_little_memory_fewer_bytes_are_in_flight_and_never_less_than_one_task_s() {
+    fn with_too_little_memory_fewer_bytes_are_in_flight_and_then_fewer_tasks() {
         const MB: u64 = 1_000_000;
-        for (allowed, expected) in [(2000 * MB, 64 * MB), (250 * MB, 20 * MB), (100 * MB, MB)] {
+        for (allowed, bytes, tasks) in [
+            (2000 * MB, 64 * MB, 5000),
+            (250 * MB, 20 * MB, 5000),
+            (100 * MB, MB, 1900),
+            (60 * MB, MB, 566),
+            (10 * MB, MB, 1),
+        ] {
             let mut config = config("max_bytes_in_flight = \"64MB\"");
             fit_memory(&mut config, allowed);
-            assert_eq!(config.limits.max_bytes_in_flight as u64, expected, "{allowed}");
+            assert_eq!(config.limits.max_in_flight, tasks, "{allowed}");
+            let fitted = config.limits.max_bytes_in_flight as u64;
+            assert!(fitted.abs_diff(bytes) < 20_000, "{fitted} bytes of {allowed}");
         }
     }
 }

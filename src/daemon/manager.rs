@@ -13,13 +13,10 @@ use crate::backlog::Backlog;
 use crate::dispatcher::Overview;
 use crate::pulse::Pulse;
 use crate::shutdown::Shutdown;
-use crate::systemd;
+use crate::systemd::{self, EXTENSION};
 
 /// How often the status line may change.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
-
-/// How long each extension of a drain is. A drain that hangs is ended after it.
-const EXTENSION: Duration = Duration::from_secs(15);
 
 /// A loop that is watched.
 #[derive(Debug)]

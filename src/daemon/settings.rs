@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{error, info};
+use tracing::{Level, enabled, error, info, warn};
 
 use super::functions::Functions;
 use super::machine;
@@ -13,6 +13,7 @@ use crate::config::{Changes, Config, ConfigError};
 use crate::dispatcher::Plans;
 use crate::pulse::Pulse;
 use crate::reload::Reload;
+use crate::shutdown::Shutdown;
 use crate::systemd;
 use crate::telemetry::{self, Levels};
 
@@ -44,7 +45,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Keeps it right, for ever.
-    pub(super) async fn look_after(mut self, source: Option<Source>) {
+    pub(super) async fn look_after(mut self, source: Option<Source>, shutdown: &Shutdown) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut read_at = Instant::now() + READ_EVERY;
@@ -52,7 +53,15 @@ impl Settings {
             self.pulse.beat();
             tokio::select! {
                 biased;
-                source = wish(source.as_ref()) => self.reload(source).await,
+                source = wish(source.as_ref()) => match shutdown.is_draining() {
+                    false => self.reload(source).await,
+                    true => error!(
+                        event = "config.reload_failed",
+                        path = %source.path.display(),
+                        error = "burstd is stopping",
+                        "the configuration is not read again; the one before stays in force"
+                    ),
+                },
                 now = ticks.tick() => if now >= read_at {
                     self.functions.read_again().await;
                     read_at = Instant::now() + READ_EVERY;
@@ -81,16 +90,33 @@ impl Settings {
                 let Changes { changed, needs_restart } = self.config.changes(&new);
                 let new = self.config.as_far_as_can_be(new);
                 let levels = telemetry::levels(&new.log.level);
-                source.levels.set(levels.expect("a valid configuration has a valid level"));
+                let levels = levels.expect("a valid configuration has a valid level");
+                // By whichever levels show it.
+                let is_shown = enabled!(Level::INFO);
+                if !is_shown {
+                    source.levels.set(levels.clone());
+                }
                 self.plans.send(self.functions.plan(&new).await);
                 self.config = new;
+                let needs_restart = needs_restart.join(", ");
                 info!(
                     event = "config.reloaded",
                     %path,
                     changed = changed.join(", "),
-                    needs_restart = needs_restart.join(", "),
+                    needs_restart,
                     "the configuration is in force"
                 );
+                if !needs_restart.is_empty() {
+                    warn!(
+                        event = "config.needs_restart",
+                        %path,
+                        needs_restart,
+                        "what a running daemon cannot change is as it was: restart burstd for it"
+                    );
+                }
+                if is_shown {
+                    source.levels.set(levels);
+                }
             }
         }
         systemd::ready_again();

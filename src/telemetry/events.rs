@@ -243,6 +243,11 @@ pub const EVENTS: &[Event] = &[
         "path changed needs_restart",
         "the file was read again; what `changed`, and what a running daemon cannot change",
     ),
+    warn(
+        "config.needs_restart",
+        "path needs_restart",
+        "the file has changed in what a running daemon cannot change: restart burstd",
+    ),
     error(
         "config.reload_failed",
         "path error",

@@ -2,9 +2,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
 
 use tracing::Level;
+
+use super::writer::Sink;
+
+/// Where a process that has lost its stream gets another (sd_journal_stream_fd(3)).
+const STREAMS: &str = "/run/systemd/journal/stdout";
 
 /// Whether this is the journal: the socket that `$JOURNAL_STREAM` names. That the variable is set
 /// says nothing, since children inherit it and may write elsewhere.
@@ -12,6 +20,33 @@ pub(super) fn is_read_by(out: &File, journal_stream: Option<OsString>) -> bool {
     let (Some(journal), Ok(out)) = (journal_stream, out.metadata()) else { return false };
     let name = format!("{}:{}", out.dev(), out.ino());
     out.file_type().is_socket() && journal == OsStr::new(&name)
+}
+
+/// A stream to the journal. It breaks when journald is stopped, and no one gives the process another.
+#[derive(Debug)]
+pub(super) struct Journal(pub(super) File);
+
+impl Write for Journal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Sink for Journal {
+    /// The unit, and the fields that it adds, are found by the process's control group.
+    fn reopen(&mut self) -> Option<io::Result<()>> {
+        let connect = || -> io::Result<File> {
+            let mut stream = UnixStream::connect(STREAMS)?;
+            // Identifier, unit, priority of lines without one, prefixes are read; not forwarded.
+            stream.write_all(b"burstd\n\n6\n1\n0\n0\n0\n")?;
+            Ok(File::from(OwnedFd::from(stream)))
+        };
+        Some(connect().map(|stream| self.0 = stream))
+    }
 }
 
 /// The priority of a line, as the journal reads it and takes it away.
@@ -26,10 +61,6 @@ pub(super) fn priority(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
-
     use super::*;
 
     fn name(out: &File) -> OsString {

@@ -29,6 +29,19 @@ const LAST_COMPLAINT: Duration = Duration::from_millis(200);
 /// Between two tries when the other end takes nothing at the moment.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Between two tries to begin anew.
+const REOPEN_AGAIN: Duration = Duration::from_millis(500);
+
+/// Where lines go.
+pub(super) trait Sink: Write + Send + 'static {
+    /// Begins anew after a failure; nothing where that cannot be.
+    fn reopen(&mut self) -> Option<io::Result<()>> {
+        None
+    }
+}
+
+impl Sink for std::fs::File {}
+
 /// Takes lines in, for whoever logs.
 #[derive(Clone, Debug)]
 pub(super) struct Writer(Arc<Queue>);
@@ -96,7 +109,7 @@ impl State {
 }
 
 /// A writer to this, and what its owner holds. When `bytes` wait, nothing more is claimed.
-pub(super) fn start(out: impl Write + Send + 'static, bytes: usize) -> io::Result<(Writer, Lines)> {
+pub(super) fn start(out: impl Sink, bytes: usize) -> io::Result<(Writer, Lines)> {
     let limits = Limits { debugging: bytes / 4, claims: bytes, all: bytes.saturating_mul(64) };
     let (state, changed) = (Mutex::default(), Condvar::new());
     let queue = Arc::new(Queue { state, changed, backlog: Backlog::default(), limits });
@@ -156,7 +169,7 @@ impl Queue {
     }
 
     /// Writes what comes, for ever.
-    fn write(&self, mut out: impl Write) {
+    fn write(&self, mut out: impl Sink) {
         let mut is_broken = false;
         // The last line was cut short, when its end could not be written.
         let (mut is_cut, mut is_whole) = (false, true);
@@ -176,15 +189,26 @@ impl Queue {
                         thread::park_timeout(LOOK_AGAIN);
                         0
                     }
-                    failure => {
-                        if !mem::replace(&mut is_broken, true) {
-                            complain(failure.err());
+                    failure => match out.reopen() {
+                        Some(Ok(())) => {
+                            left = self.rewind(&lines, left.len());
+                            0
                         }
-                        is_cut |= !is_whole;
-                        self.lock().omit(count(left));
-                        self.backlog.drop_lines(count(left));
-                        left.len()
-                    }
+                        // As if nobody read: lines are kept, and claims pause.
+                        Some(Err(_)) => {
+                            thread::park_timeout(REOPEN_AGAIN);
+                            0
+                        }
+                        None => {
+                            if !mem::replace(&mut is_broken, true) {
+                                complain(failure.err());
+                            }
+                            is_cut |= !is_whole;
+                            self.lock().omit(count(left));
+                            self.backlog.drop_lines(count(left));
+                            left.len()
+                        }
+                    },
                 };
                 self.wrote(&left[..written]);
                 left = &left[written..];
@@ -193,6 +217,14 @@ impl Queue {
                 self.confess();
             }
         }
+    }
+
+    /// What is left of the lines, with all of its first one.
+    fn rewind<'a>(&self, lines: &'a [u8], left: usize) -> &'a [u8] {
+        let at = lines.len() - left;
+        let begins = lines[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.lock().taken += at - begins;
+        &lines[begins..]
     }
 
     fn take(&self) -> Vec<u8> {
@@ -371,6 +403,8 @@ mod tests {
         }
     }
 
+    impl Sink for Disk {}
+
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let mut disk = self.0.lock().expect("no panic");
@@ -406,6 +440,47 @@ mod tests {
         drop(lines);
         assert_eq!(disk.has(), "first\nsec\nfifth\n");
         assert_eq!(writer.0.backlog.dropped(), 3);
+    }
+
+    /// A stream that breaks in the middle of a line, and can be had again at the second try.
+    struct Stream {
+        disk: Disk,
+        tries: u32,
+    }
+
+    impl Write for Stream {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.disk.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink for Stream {
+        fn reopen(&mut self) -> Option<io::Result<()>> {
+            self.tries += 1;
+            if self.tries < 2 {
+                return Some(Err(ErrorKind::ConnectionRefused.into()));
+            }
+            self.disk.0.lock().expect("no panic").1.push(b'|');
+            self.disk.free(MB);
+            Some(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_stream_that_breaks_and_can_be_had_again_loses_no_line() {
+        let disk = Disk::default();
+        disk.free("first\nsec".len());
+        let stream = Stream { disk: disk.clone(), tries: 0 };
+        let (writer, lines) = start(stream, MB).expect("a thread");
+        writer.make_writer().write_all(b"first\nsecond\nthird\n").expect("it is taken");
+        drop(lines);
+        assert_eq!(disk.has(), "first\nsec|second\nthird\n");
+        let state = writer.0.lock();
+        assert_eq!((state.bytes(), state.lines(), state.omitted), (0, 0, 0));
     }
 
     #[test]

@@ -43,16 +43,23 @@ pub(super) fn memory(config: &Config, machine: Machine) -> Line {
     let mut config = config.clone();
     let in_flight = Room::of_descriptors(&config, &config.aws, machine.descriptors.1);
     config.limits.max_in_flight = in_flight.wanted.min(in_flight.possible);
+    let tasks = Room::of_memory_for_tasks(&config, allowed);
+    let needed = Room::of_memory(&config, allowed).needed;
+    config.limits.max_in_flight = tasks.wanted.min(tasks.possible);
     let room = Room::of_memory(&config, allowed);
-    let check = check.fact("allowed_bytes", allowed).fact("needed_bytes", room.needed);
+    let check = check.fact("allowed_bytes", allowed).fact("needed_bytes", needed);
     let size = |bytes| ByteSize::b(bytes).display().si();
-    let found = format!("{} allowed, up to {} needed", size(allowed), size(room.needed));
+    let found = format!("{} allowed, up to {} needed", size(allowed), size(needed));
     if room.is_enough() {
         return check.ok(found);
     }
     let possible = size(room.possible as u64);
+    let tasks = match tasks.is_enough() {
+        true => String::new(),
+        false => format!(", and max_in_flight to {}", tasks.possible),
+    };
     check.warn(
-        format!("{found}; max_bytes_in_flight would be cut to {possible}"),
+        format!("{found}; max_bytes_in_flight would be cut to {possible}{tasks}"),
         "raise MemoryMax, or lower max_bytes_in_flight or max_in_flight",
     )
 }

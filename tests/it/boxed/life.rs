@@ -81,8 +81,34 @@ async fn a_wrong_configuration_fails_once_and_the_journal_says_why() {
     assert_eq!(machine.show("burstd", "ActiveState"), "failed");
     assert_eq!(machine.show("burstd", "ExecMainStatus"), "78");
     assert_eq!(machine.show("burstd", "NRestarts"), "0");
-    let journal = machine.journal(&["--unit=burstd"]).join("\n");
-    assert!(journal.contains("line 1: table = 5: must be a string in quotes"), "{journal}");
+    let errors = machine.journal(&["--unit=burstd", "--priority=err"]).join("\n");
+    assert!(errors.contains("line 1: table = 5: must be a string in quotes"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_credentials_that_is_not_there_fails_once() {
+    let Some(machine) = Machine::boot() else { return };
+    let world = World::echoing().await;
+    machine.configure("burstd", &world, &config());
+    machine.edit("[Service]\nLoadCredential=aws:/etc/burstd/nothing\n");
+    failure(&machine.try_run(&START));
+    assert_eq!(machine.show("burstd", "ActiveState"), "failed");
+    assert_eq!(machine.show("burstd", "NRestarts"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_are_too_few_threads_it_says_so_and_does_not_hang() {
+    let Some(machine) = Machine::boot() else { return };
+    let world = World::echoing().await;
+    machine.configure("burstd", &world, &config());
+    // For the log and the signals, and for what works.
+    for (failed, tasks) in [2, 4].into_iter().enumerate() {
+        machine.edit(&format!("[Service]\nTasksMax={tasks}\nRestart=no\n"));
+        failure(&machine.try_run(&START));
+        assert_eq!(machine.show("burstd", "ExecMainStatus"), "71", "{tasks}");
+        let errors = machine.journal(&["--unit=burstd", "--priority=err"]).join("\n");
+        assert_eq!(errors.matches("raise TasksMax").count(), failed + 1, "{tasks}: {errors}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,6 +221,28 @@ async fn a_journal_that_stalls_restarts_or_dies_stops_nothing_and_loses_no_line(
         machine.until_told("task.succeeded", put).await;
     }
     assert_eq!(machine.told("burstd", "task.succeeded"), put);
+    assert_eq!(machine.told("burstd", "log.dropped"), 0);
+    assert_eq!(machine.show("burstd", "NRestarts"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_was_stopped_gets_every_line_when_it_is_there_again() {
+    let Some(machine) = Machine::boot() else { return };
+    let world = World::echoing().await;
+    machine.configure("burstd", &world, &config());
+    machine.run(&START);
+    world.put_many(50, "1").await;
+    machine.until_told("task.succeeded", 50).await;
+    let all = ["systemd-journald", "systemd-journald.socket", "systemd-journald-dev-log.socket"];
+    machine.run(&[&["systemctl", "stop"], &all[..]].concat());
+    for number in 0..50 {
+        world.task(&format!("meanwhile-{number}")).put().await;
+    }
+    world.until_all(100, "SUCCEEDED").await;
+    machine.run(&["systemctl", "start", "systemd-journald"]);
+    machine.until_told("task.succeeded", 100).await;
+    world.task("later").put().await;
+    machine.until_told("task.succeeded", 101).await;
     assert_eq!(machine.told("burstd", "log.dropped"), 0);
     assert_eq!(machine.show("burstd", "NRestarts"), "0");
 }
