@@ -22,7 +22,8 @@ pub(super) fn is_read_by(out: &File, journal_stream: Option<OsString>) -> bool {
     out.file_type().is_socket() && journal == OsStr::new(&name)
 }
 
-/// A stream to the journal. It breaks when journald is stopped, and no one gives the process another.
+/// A stream to the journal. It breaks when journald is stopped, and nobody gives the process
+/// another one.
 #[derive(Debug)]
 pub(super) struct Journal(pub(super) File);
 

@@ -10,7 +10,8 @@ const MADE: &str = "make it with `burstd table create`, or correct the table's n
 /// All that is said of it.
 pub(super) fn lines(config: &Config, table: &Table) -> Vec<Line> {
     let name = config.table.as_str();
-    let mut lines = vec![survey(name, &table.survey), index(&table.survey), ttl(config, table)];
+    let mut lines =
+        vec![survey(name, &table.survey), index(name, &table.survey), ttl(config, table)];
     let described = match &table.survey {
         // Who may not look is not told this.
         Err(Untold::Fault(fault)) if Cause::of(fault) == Cause::Missing => Ok(()),
@@ -42,7 +43,7 @@ fn survey(name: &str, survey: &Tried<Survey>) -> Line {
     }
 }
 
-fn index(survey: &Tried<Survey>) -> Line {
+fn index(table: &str, survey: &Tried<Survey>) -> Line {
     let check = Check::of("index").about("due-index");
     let survey = match survey {
         Ok(survey) => survey,
@@ -57,12 +58,19 @@ fn index(survey: &Tried<Survey>) -> Line {
         some.map(Difference::to_string).collect::<Vec<_>>().join("; ")
     };
     let (fatal, other) = (of(true), of(false));
-    let advice = "make it anew as needed (`burstd table template` shows how): an index cannot be \
-                  changed";
+    let advice = format!(
+        "add it, and delete it before if it is there, since an index cannot be changed: aws \
+         dynamodb update-table --table-name {table} --attribute-definitions \
+         AttributeName=queue,AttributeType=S AttributeName=due,AttributeType=N \
+         --global-secondary-index-updates '[{{\"Create\": {{\"IndexName\": \"due-index\", \
+         \"KeySchema\": [{{\"AttributeName\": \"queue\", \"KeyType\": \"HASH\"}}, \
+         {{\"AttributeName\": \"due\", \"KeyType\": \"RANGE\"}}], \"Projection\": \
+         {{\"ProjectionType\": \"KEYS_ONLY\"}}}}}}]'"
+    );
     match &survey.index_busy {
         _ if !fatal.is_empty() => check.fail(Blame::Configuration, fatal, advice),
         Some(status) => check.warn(format!("it is {status}"), "wait: burstd does, too"),
-        None if !other.is_empty() => check.warn(other, format!("{advice}; it only costs more")),
+        None if !other.is_empty() => check.warn(other, "nothing: it only costs more"),
         None => check.ok("as burstd needs it"),
     }
 }
@@ -78,8 +86,11 @@ fn ttl(config: &Config, table: &Table) -> Line {
         Ok(Some(_)) if kept.is_empty() => check.ok("not by expires_at; no queue has retention"),
         Ok(Some(difference)) => check.warn(
             format!("{difference}; retention is set for {}", kept.join(", ")),
-            "switch it on: aws dynamodb update-time-to-live --table-name TABLE \
-             --time-to-live-specification Enabled=true,AttributeName=expires_at",
+            format!(
+                "switch it on: aws dynamodb update-time-to-live --table-name {} \
+                 --time-to-live-specification Enabled=true,AttributeName=expires_at",
+                config.table
+            ),
         ),
         Err(Untold::NotTried(why)) => check.not_tried(why),
         Err(Untold::Fault(fault)) if Cause::of(fault) == Cause::Denied => check.warn(

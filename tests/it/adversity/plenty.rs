@@ -101,7 +101,7 @@ async fn where_few_file_descriptors_are_allowed_no_more_run_than_they_are_enough
     let (world, gate) = World::gated(Duration::from_secs(60)).await;
     world.put_many(100, "1").await;
     let program = Program::in_world(&world, &patient());
-    let daemon = program.start_with_descriptors(120);
+    let daemon = program.start_with_descriptors(160);
     // DynamoDB's connections take descriptors, too.
     eventually("nearly as many run", async || match world.lambda.running().now {
         50.. => Ok(()),
