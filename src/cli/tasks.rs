@@ -102,7 +102,13 @@ impl About {
         }
         match failures {
             0 => Ok(()),
-            _ => Err(Exit::data(format!("{failures} of {} not done", ids.len()))),
+            _ => {
+                let so = match errand {
+                    Errand::Show | Errand::Explain => "not there",
+                    Errand::Change(_) => "not done",
+                };
+                Err(Exit::data(format!("{failures} of {} {so}", ids.len())))
+            }
         }
     }
 }

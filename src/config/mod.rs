@@ -245,6 +245,8 @@ level = "loud"
     fn syntax_errors_are_said_with_their_lines() {
         let said = problems("table = \"tasks\nmax_in_flight = 5\n[queues.a]\nfunction = \"f\"\n");
         assert!(said[0].starts_with("line 1: "), "{said:?}");
+        let said = problems("table = \"tasks\"\n[queues.a\nfunction = \"f\"\n");
+        assert!(said.iter().all(|line| line.starts_with("line 2: ")), "nothing false: {said:?}");
         let said = problems(&format!("{MINIMAL}{MINIMAL}"));
         assert!(said.iter().any(|line| line.contains("duplicate key")), "{said:?}");
     }

@@ -58,9 +58,14 @@ impl<'a> Reader<'a> {
         Section::new(self, String::new(), 0..0, table.into_inner())
     }
 
-    /// All that is wrong, in the order of the file.
+    /// All that is wrong, in the order of the file. Where its syntax is, the rest was not read as
+    /// it was meant.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
+        let is_syntax = |problem: &Problem| problem.key.is_empty();
+        if problems.iter().any(is_syntax) {
+            problems.retain(is_syntax);
+        }
         problems.sort_by_key(|problem| problem.line);
         problems
     }

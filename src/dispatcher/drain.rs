@@ -32,6 +32,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             }
         }
         self.counts.abandoned = self.tasks.len() as u64;
+        self.starts.values().for_each(|started| log::abandoned(&started.queue, &started.id));
         self.summarise();
         self.tasks.shutdown().await;
         self.publish();

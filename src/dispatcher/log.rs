@@ -191,6 +191,15 @@ pub(super) fn rejected(queue: &Queue, id: &TaskId, fault: &Fault) {
     );
 }
 
+pub(super) fn abandoned(queue: &Queue, id: &TaskId) {
+    warn!(
+        event = "task.abandoned",
+        queue = queue.name,
+        task_id = %id,
+        "burstd stops without it: it may run on in Lambda, and waits for its lease"
+    );
+}
+
 pub(super) fn draining(reason: &str, in_flight: usize, limits: Limits) {
     info!(
         event = "daemon.draining",

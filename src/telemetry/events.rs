@@ -107,6 +107,12 @@ pub const EVENTS: &[Event] = &[
         attempt!("wanted found"),
         "the claim was no longer ours; nothing was written",
     ),
+    warn(
+        "task.abandoned",
+        "queue task_id",
+        "burstd stopped before it ended: it may run on in Lambda, and is claimed again when its \
+         lease has ended",
+    ),
     error("task.unwritable", attempt!("code error"), "DynamoDB does not take the outcome"),
     warn(
         "task.result_omitted",

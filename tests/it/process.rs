@@ -83,6 +83,7 @@ async fn a_second_signal_stops_at_once() {
     assert!(status.success(), "{status}");
     assert_eq!(world.lambda.running().now, 10, "it did not wait for them");
     assert!(daemon.line_with("daemon.stopped").await.contains("\"abandoned\":10"));
+    assert_eq!(daemon.told("task.abandoned"), 10, "each by its name");
 }
 
 #[tokio::test(flavor = "multi_thread")]

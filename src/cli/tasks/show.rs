@@ -42,6 +42,7 @@ pub(super) fn answer(id: &TaskId, record: &Record, now: Timestamp) -> Answer {
     }
     for (label, attribute) in MOMENTS {
         match record.moment(attribute) {
+            Ok(Some(at)) if at == Timestamp::default() => line(label, "at once"),
             Ok(Some(at)) => line(label, &format!("{} ({})", time(at), away(at, now))),
             Ok(None) => {}
             Err(wrong) => line(label, &wrong),
