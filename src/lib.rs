@@ -23,8 +23,9 @@
 //!
 //! 1. At least once: an inserted task reaches a final status or stays visibly due.
 //! 2. One holder: every write is conditional, and a stale holder's is refused.
-//! 3. No overlap: a lease outlasts the function's own timeout, so nothing is ever renewed while
-//!    it runs, and a task is not claimed again beside its former self.
+//! 3. No overlap: a lease outlasts the function's own timeout (a queue whose `timeout` says less is
+//!    warned of), so nothing is ever renewed while it runs, and a task is not claimed again beside
+//!    its former self.
 //! 4. An attempt counts when the function may have run, and only then.
 //! 5. Unknown is not failed: what nobody can tell is left to its lease.
 //! 6. Poison does not spread: what cannot be read becomes `INVALID`, what always dies `FAILED`.

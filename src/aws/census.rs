@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::control::{self, MARK, is_control};
 use super::desk::Desk;
 use super::extent::Sizes;
-use super::item::{Item, name, seconds};
+use super::item::{Item, has_key, name, seconds};
 use super::keyed::{KeyedTable, Paged};
 use super::patience::patiently;
 use super::table::INDEX;
@@ -146,6 +146,7 @@ impl Census {
         let Some(part) = self.left.front() else { return Ok(false) };
         let (items, after) = patiently(|| self.read(part)).await?;
         let is_all = *part == Part::Table;
+        // In the index, whose entries have nothing else, the control item is known by its key.
         let key = control::key(&self.table);
         for item in items.iter().filter(|item| !is_control(item) && !has_key(item, &key)) {
             let queue = name_of(item, &self.queues, &mut self.others);
@@ -176,11 +177,6 @@ impl Census {
             }
         }
     }
-}
-
-/// By its key the control item is known in the index, whose entries have nothing else.
-fn has_key(item: &Item, key: &Item) -> bool {
-    key.iter().all(|(name, value)| item.get(name) == Some(value))
 }
 
 /// The queue to count an item under. Items may have anything there: of names that are not known

@@ -63,6 +63,11 @@ pub(super) fn key(id: &TaskId, partition: &str, sort: Option<&str>) -> Item {
     key
 }
 
+/// Whether an item has this key.
+pub(super) fn has_key(item: &Item, key: &Item) -> bool {
+    key.iter().all(|(name, value)| item.get(name) == Some(value))
+}
+
 /// The task whose item has this key; nothing when the key attributes are not there.
 pub(super) fn task_id(item: &Item, partition: &str, sort: Option<&str>) -> Option<TaskId> {
     let partition = read_key_value(item.get(partition)?)?;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::control;
 use super::errors::store_error;
-use super::item::{Item, name, no_room, number, objection, string};
+use super::item::{Item, has_key, name, no_room, number, objection, string};
 use super::keyed::{KeyAttribute, KeyedTable};
 use super::patience::{BACKOFF, TRIES};
 use crate::store::{Consumed, Fault, StoreError};
@@ -256,8 +256,7 @@ impl Producer {
             }
             (None, Some(_)) => return Err("the table has no sort key, so no sort is taken".into()),
         }
-        let control = control::key(&self.table);
-        if control.iter().all(|(attribute, value)| item.get(attribute) == Some(value)) {
+        if has_key(&item, &control::key(&self.table)) {
             return Err(format!("{id:?} is the name of burstd's own notes; give it another"));
         }
         if let Some(wrong) = objection(&item).or_else(|| no_room(&item)) {

@@ -15,36 +15,27 @@ pub(super) fn settling(held: &Rev, settlement: &Settlement) -> Update {
     let update = held_by(held)
         .set(name::REV, string(settlement.rev.as_str()))
         .set(name::ATTEMPT, number(settlement.attempts));
-    let status = |status: Status| string(status.as_str());
     if let Verdict::Release = settlement.verdict {
-        return update.set(name::STATUS, status(Status::Pending)).remove(name::LEASE_UNTIL);
+        return waits(update);
     }
     if settlement.is_bare {
         return bare(update, settlement);
     }
-    let update = update
-        .set(name::FINISHED_AT, number(settlement.finished_at))
+    let update = dated(update, settlement)
         .set(name::HISTORY, item::write_history(&settlement.history))
-        .set_some(name::REQUEST_ID, settlement.request_id.as_ref().map(string))
-        .set_some(name::EXPIRES_AT, settlement.expires_at.map(whole_seconds));
+        .set_some(name::REQUEST_ID, settlement.request_id.as_ref().map(string));
     match &settlement.verdict {
         Verdict::Release => update,
-        Verdict::Succeed(result) => set_result(update, result)
-            .set(name::STATUS, status(Status::Succeeded))
-            .remove(name::DUE)
-            .remove(name::LEASE_UNTIL)
-            .remove(name::ERROR),
-        Verdict::Retry { due, failure } => update
-            .set(name::STATUS, status(Status::Pending))
-            .set(name::DUE, number(due))
-            .set(name::ERROR, item::error(failure))
-            .remove(name::LEASE_UNTIL),
+        Verdict::Succeed(result) => {
+            ends(set_result(update, result).remove(name::ERROR), Status::Succeeded)
+        }
+        Verdict::Retry { due, failure } => {
+            waits(update).set(name::DUE, number(due)).set(name::ERROR, item::error(failure))
+        }
         Verdict::Hold(failure) => update.set(name::ERROR, item::error(failure)),
-        Verdict::Fail(failure) => update
-            .set(name::STATUS, status(Status::Failed))
-            .set(name::ERROR, item::error(failure))
-            .remove(name::DUE)
-            .remove(name::LEASE_UNTIL),
+        Verdict::Fail(failure) => {
+            ends(update.set(name::ERROR, item::error(failure)), Status::Failed)
+        }
     }
 }
 
@@ -53,23 +44,28 @@ pub(super) fn settling(held: &Rev, settlement: &Settlement) -> Update {
 /// longer than it was might have no room, either.
 fn bare(update: Update, settlement: &Settlement) -> Update {
     let update = make_room(update).remove(name::STARTED_AT).remove(name::WORKER);
-    let ends = |update: Update, status: Status| {
-        update
-            .set(name::STATUS, string(status.as_str()))
-            .set(name::FINISHED_AT, number(settlement.finished_at))
-            .set_some(name::EXPIRES_AT, settlement.expires_at.map(whole_seconds))
-            .remove(name::DUE)
-            .remove(name::LEASE_UNTIL)
-    };
     match &settlement.verdict {
-        Verdict::Succeed(_) => ends(update, Status::Succeeded),
-        Verdict::Fail(_) => ends(update, Status::Failed),
-        Verdict::Retry { .. } => update
-            .set(name::STATUS, string(Status::Pending.as_str()))
-            .remove(name::FINISHED_AT)
-            .remove(name::LEASE_UNTIL),
+        Verdict::Succeed(_) => ends(dated(update, settlement), Status::Succeeded),
+        Verdict::Fail(_) => ends(dated(update, settlement), Status::Failed),
+        Verdict::Retry { .. } => waits(update).remove(name::FINISHED_AT),
         Verdict::Hold(_) | Verdict::Release => update.remove(name::FINISHED_AT),
     }
+}
+
+/// The task may be claimed again.
+fn waits(update: Update) -> Update {
+    update.set(name::STATUS, string(Status::Pending.as_str())).remove(name::LEASE_UNTIL)
+}
+
+/// The task has ended, and leaves the index.
+fn ends(update: Update, status: Status) -> Update {
+    update.set(name::STATUS, string(status.as_str())).remove(name::DUE).remove(name::LEASE_UNTIL)
+}
+
+fn dated(update: Update, settlement: &Settlement) -> Update {
+    update
+        .set(name::FINISHED_AT, number(settlement.finished_at))
+        .set_some(name::EXPIRES_AT, settlement.expires_at.map(whole_seconds))
 }
 
 /// Removes what burstd has written on the item and can do without.

@@ -87,8 +87,8 @@ struct State {
     waiting: Vec<u8>,
     /// Bytes that the thread has taken and not yet written.
     taken: usize,
-    /// Lines in them.
-    taken_lines: u64,
+    /// Lines in all of these, the one that is being written among them.
+    lines: u64,
     omitted: u64,
     omitted_since: Option<Instant>,
 }
@@ -96,10 +96,6 @@ struct State {
 impl State {
     fn bytes(&self) -> usize {
         self.waiting.len() + self.taken
-    }
-
-    fn lines(&self) -> u64 {
-        self.taken_lines + count(&self.waiting)
     }
 
     fn omit(&mut self, lines: u64) {
@@ -138,7 +134,7 @@ impl Drop for Lines {
             state = waited.expect("nothing panics while holding this lock").0;
             if state.bytes() == left {
                 // Who has not read by then will not.
-                let lines = state.lines();
+                let lines = state.lines;
                 drop(state);
                 say_in_time(format!("nobody took the last {lines} lines of the log"));
                 return;
@@ -162,6 +158,7 @@ impl Queue {
         }
         let was_empty = state.waiting.is_empty();
         state.waiting.extend_from_slice(line);
+        state.lines += count(line);
         self.backlog.set(state.bytes() > self.limits.claims);
         if was_empty {
             self.changed.notify_all();
@@ -231,14 +228,15 @@ impl Queue {
         let waiting = |state: &mut State| state.waiting.is_empty();
         let state = self.changed.wait_while(self.lock(), waiting);
         let mut state = state.expect("nothing panics while holding this lock");
-        (state.taken, state.taken_lines) = (state.waiting.len(), count(&state.waiting));
+        state.taken = state.waiting.len();
         mem::take(&mut state.waiting)
     }
 
     fn wrote(&self, bytes: &[u8]) {
+        let lines = count(bytes);
         let mut state = self.lock();
         state.taken -= bytes.len();
-        state.taken_lines -= count(bytes);
+        state.lines -= lines;
         self.backlog.set(state.bytes() > self.limits.claims);
         self.changed.notify_all();
     }
@@ -282,6 +280,7 @@ fn say_in_time(words: String) {
         drop(said);
     };
     if thread::Builder::new().spawn(says).is_ok() {
+        // It ends when it is said, by the sender's end.
         is_said.recv_timeout(LAST_COMPLAINT).ok();
     }
 }
@@ -480,7 +479,7 @@ mod tests {
         drop(lines);
         assert_eq!(disk.has(), "first\nsec|second\nthird\n");
         let state = writer.0.lock();
-        assert_eq!((state.bytes(), state.lines(), state.omitted), (0, 0, 0));
+        assert_eq!((state.bytes(), state.lines, state.omitted), (0, 0, 0));
     }
 
     #[test]
