@@ -4,10 +4,3 @@ mod people;
 mod plenty;
 mod poison;
 mod table;
-
-use crate::support::world::config;
-
-/// Leases that outlast a busy machine: nothing is extended, and nothing given back.
-fn patient() -> String {
-    config().replace("lease_margin = \"1s\"", "lease_margin = \"60s\"")
-}

@@ -10,11 +10,10 @@ use burstd::local::place;
 use burstd::store::Consumed;
 use tokio::time::sleep;
 
-use super::patient;
 use crate::support::eventually;
 use crate::support::program::{Process, Program};
 use crate::support::proxy::{Fate, Proxy};
-use crate::support::world::{World, config, outcomes, s};
+use crate::support::world::{World, config, outcomes, patient, s};
 
 /// Polls whose cost is compared.
 const POLLS: u64 = 10;

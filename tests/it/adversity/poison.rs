@@ -2,8 +2,7 @@
 
 use burstd::local::lambda::{Answer, Call};
 
-use super::patient;
-use crate::support::world::{World, error, n, outcomes, text};
+use crate::support::world::{World, error, n, outcomes, patient, text};
 
 const GOOD: usize = 200;
 const POISON: usize = 5;

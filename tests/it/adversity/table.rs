@@ -8,13 +8,12 @@ use std::time::Duration;
 use burstd::clock::Clock;
 use rustix::process::Signal;
 
-use super::patient;
 use crate::faults::description;
 use crate::support::eventually;
 use crate::support::program::{Process, Program};
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::raw::{Act, Raw, Reply};
-use crate::support::world::{World, config, outcomes, text};
+use crate::support::world::{World, config, outcomes, patient, text};
 
 /// Longer than it takes to claim 500 tasks on a busy machine.
 const PATIENT: Duration = Duration::from_secs(30);

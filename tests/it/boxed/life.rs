@@ -17,7 +17,7 @@ use crate::support::machine::Machine;
 use crate::support::program::failure;
 use crate::support::relay::Relay;
 use crate::support::tls::TlsLambda;
-use crate::support::world::{World, config, text};
+use crate::support::world::{World, config, patient, text};
 
 fn port(url: &str) -> u16 {
     url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("it has a port")
@@ -173,9 +173,7 @@ async fn five_hundred_calls_at_once_over_tls_pass_the_sandbox() {
     });
     let functions = Functions::from([("work".to_owned(), function)]);
     let lambda = TlsLambda::start(functions, Manner::default()).expect("it starts");
-    // On a busy machine a claim takes longer than a margin of one second allows.
-    let config = config().replace("lease_margin = \"1s\"", "lease_margin = \"30s\"");
-    machine.configure_between("burstd", &world.dynamodb.url(), &lambda.url(), &config);
+    machine.configure_between("burstd", &world.dynamodb.url(), &lambda.url(), &patient());
     machine.write("/etc/burstd/ca.pem", lambda.certificate());
     machine.write("/etc/burstd/burstd.env", "AWS_CA_BUNDLE=/etc/burstd/ca.pem\n");
     machine.run(&START);
@@ -197,7 +195,7 @@ async fn five_hundred_calls_at_once_over_tls_pass_the_sandbox() {
 async fn a_journal_that_stalls_restarts_or_dies_stops_nothing_and_loses_no_line() {
     let Some(machine) = Machine::boot() else { return };
     let world = World::echoing().await;
-    machine.configure("burstd", &world, &config());
+    machine.configure("burstd", &world, &patient());
     machine.run(&START);
     let journald = "systemd-journald";
     let trouble: [&[&str]; 3] = [
@@ -229,7 +227,7 @@ async fn a_journal_that_stalls_restarts_or_dies_stops_nothing_and_loses_no_line(
 async fn a_journal_that_was_stopped_gets_every_line_when_it_is_there_again() {
     let Some(machine) = Machine::boot() else { return };
     let world = World::echoing().await;
-    machine.configure("burstd", &world, &config());
+    machine.configure("burstd", &world, &patient());
     machine.run(&START);
     world.put_many(50, "1").await;
     machine.until_told("task.succeeded", 50).await;
