@@ -263,8 +263,8 @@ pub fn config() -> String {
     config_with("")
 }
 
-/// The same with leases that outlast a busy machine: nothing is extended, nothing is given back, and
-/// a stall of the machine, after which its clock is in doubt, pauses no claims.
+/// The same with leases that outlast a busy machine: nothing is extended, nothing is given back,
+/// and a stall of the machine, after which its clock is in doubt, pauses no claims.
 pub fn patient() -> String {
     config().replace("lease_margin = \"1s\"", "lease_margin = \"60s\"")
 }
