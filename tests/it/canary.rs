@@ -1,6 +1,10 @@
 //! What belongs to tasks, to functions and to their owners is on the item or nowhere: the log has
 //! none of it, at any level. Every other test that runs the program looks for that, too.
 
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_types::base64;
 use burstd::telemetry::events::EVENTS;
 use rustix::process::Signal;
@@ -59,6 +63,9 @@ async fn payload_result_errors_words_headers_credentials_and_environment_are_nev
     let good = world.until("good", "SUCCEEDED").await;
     let bad = world.until("bad", "FAILED").await;
     let refused = world.until("refused", "FAILED").await;
+    let key = HashMap::from([("marked-key-of-it".to_owned(), AttributeValue::B(Blob::new("1")))]);
+    world.task("binary").with("payload", AttributeValue::M(key)).put().await;
+    world.until("binary", "INVALID").await;
     world.task("unsigned").with("payload", s("\"unsigned\"")).put().await;
     let line = daemon.line_with("lambda.unavailable").await;
     assert!(line.contains("AWS does not accept the signature"), "{line}");

@@ -1,15 +1,18 @@
 //! The daemon before functions with limits.
 
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use burstd::local::lambda::{Answer, Call};
 use burstd::local::limits::Limits;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::support::eventually;
 use crate::support::program::Program;
-use crate::support::world::{World, config};
+use crate::support::world::{World, config, patient};
 
 const SECRET: Limits = Limits { account_concurrency: None, ramp: None, is_secret: true };
 
@@ -47,9 +50,7 @@ async fn a_limit_that_lambda_tells_of_is_kept_from_the_first_burst_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_is_only_learnt_costs_throttles_and_no_attempt() {
     let world = limited(20, SECRET, Duration::from_millis(100), 300).await;
-    // A lease that never needs to be extended: a busy machine may be late with that.
-    let config = config().replace("lease_margin = \"1s\"", "lease_margin = \"60s\"");
-    let daemon = world.daemon(&config).await;
+    let daemon = world.daemon(&patient()).await;
     world.until_all(300, "SUCCEEDED").await;
     let counts = daemon.stop().await;
     let running = world.lambda.running();
@@ -82,6 +83,31 @@ async fn a_burst_and_the_limit_it_met_are_a_line_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rate_that_all_functions_share_is_a_line_when_it_is_learnt() {
+    let asked = AtomicU32::new(0);
+    let body = json!({ "Reason": "CallerRateLimitExceeded" });
+    let world = World::with(move |call: Call| {
+        let is_refused = asked.fetch_add(1, Ordering::Relaxed) == 30;
+        let refused =
+            Answer::Refused { status: 429, code: "TooManyRequestsException", body: body.clone() };
+        ready(if is_refused { refused } else { Answer::Returned(call.payload) })
+    })
+    .await;
+    world.put_many(50, "1").await;
+    let program = Program::in_world(&world, &patient());
+    let daemon = program.start();
+    let changed = daemon.line_with("\"event\":\"limiter.changed\"").await;
+    let changed: Value = serde_json::from_str(&changed).expect("it is JSON");
+    assert_eq!(
+        (&changed["why"], &changed["unit"]),
+        (&"rate of this caller's calls".into(), &"starts a second".into())
+    );
+    assert!(changed["to"].as_u64().is_some_and(|to| to > 0), "{changed}");
+    world.until_all(50, "SUCCEEDED").await;
+    assert_one_attempt_each(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_is_switched_off_is_paused_and_said_and_no_attempt_is_spent() {
     for limits in [Limits::default(), SECRET] {
         let world = limited(0, limits, Duration::ZERO, 20).await;
@@ -96,6 +122,15 @@ async fn a_function_that_is_switched_off_is_paused_and_said_and_no_attempt_is_sp
         .await;
         assert_eq!(world.lambda.running().begun, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_task_is_given_back_is_said_in_words() {
+    let world = limited(0, SECRET, Duration::ZERO, 1).await;
+    let program = Program::in_world(&world, &config());
+    let daemon = program.start();
+    let released = daemon.line_with("\"event\":\"task.released\"").await;
+    assert!(released.contains("\"reason\":\"the function is broken\""), "{released}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use burstd::local::lambda::{Answer, Call};
@@ -391,6 +392,18 @@ async fn a_task_does_not_run_before_it_is_due() {
     world.until("now", "SUCCEEDED").await;
     assert_eq!(world.status("much later").await, "");
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_claim_counts_from_when_it_is_won_and_not_from_its_end() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    let mut daemon = world.daemon(&config()).await;
+    world.put_many(3, "1").await;
+    let counts = daemon.until("three are claimed", |counts| counts.claimed == 3).await;
+    assert_eq!((counts.in_flight, counts.succeeded), (3, 0));
+    gate.add_permits(1);
+    world.until_all(3, "SUCCEEDED").await;
+    assert_eq!(daemon.stop().await.claimed, 3);
 }
 
 #[tokio::test]

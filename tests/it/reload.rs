@@ -99,6 +99,25 @@ async fn a_configuration_that_is_wrong_changes_nothing_and_the_log_says_what_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_reads_no_configuration_and_says_so() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    let program = Program::in_world(&world, &config());
+    let mut daemon = program.start();
+    world.task("a").put().await;
+    world.until_running(1).await;
+    daemon.signal(Signal::TERM);
+    daemon.line_with("daemon.draining").await;
+    let line = reload(&daemon).await;
+    assert_eq!(
+        (&line["event"], &line["error"]),
+        (&"config.reload_failed".into(), &"burstd is stopping".into())
+    );
+    gate.add_permits(1);
+    world.until("a", "SUCCEEDED").await;
+    assert!(daemon.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_running_daemon_cannot_change_is_named() {
     let world = World::echoing().await;
     let program = Program::in_world(&world, &config());
