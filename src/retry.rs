@@ -247,7 +247,8 @@ fn history(claim: &Claim, spent: u32, outcome: &Outcome, ended: Ended) -> Vec<At
     let mut history = claim.task.history.clone();
     let recorded = history.last().map_or(0, |last| last.number);
     let remembered = spent.saturating_sub(HISTORY_LIMIT);
-    history.extend((recorded.max(remembered) + 1..=spent).map(|number| Attempt {
+    let next = recorded.max(remembered).saturating_add(1);
+    history.extend((next..=spent).map(|number| Attempt {
         number,
         outcome: "abandoned".to_owned(),
         error_type: None,
@@ -444,6 +445,16 @@ mod tests {
         let settlement = settle(&claim(30), failed(), &policy);
         let numbers: Vec<_> = settlement.history.iter().map(|attempt| attempt.number).collect();
         assert_eq!(numbers, (21..=30).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_history_with_numbers_that_nobody_can_have_reached_is_left_as_it_is() {
+        let mut claim = claim(1);
+        claim.task.attempt = 4_000_000_000;
+        claim.task.history = vec![remembered(u32::MAX)];
+        let refusal = Refusal::new(Reason::Exhausted, Failure::new("Burstd.AttemptsExhausted", ""));
+        let settlement = settle(&claim, Outcome::NotRun(refusal), &policy());
+        assert_eq!(settlement.history, [remembered(u32::MAX)]);
     }
 
     #[test]
