@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, make_rng};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -29,7 +29,7 @@ use crate::held::Held;
 use crate::memory::Memory;
 use crate::pulse::Pulse;
 use crate::shutdown::Shutdown;
-use crate::store::StoreError;
+use crate::store::{CLAIMS_AT_ONCE, StoreError};
 use crate::systemd;
 use crate::worker::{STORE_BACKOFF, Worker};
 use control::Liaison;
@@ -112,6 +112,7 @@ impl Daemon {
             held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
+            turns: Semaphore::new(CLAIMS_AT_ONCE),
             claims: AtomicU64::default(),
         });
         let dispatcher = Dispatcher::new(worker.clone(), plan, rng);

@@ -6,6 +6,10 @@ use crate::claim::{Rev, Standing, Terms};
 use crate::retry::Settlement;
 use crate::task::{Task, TaskId, Timestamp};
 
+/// Claims under way at once. What else the table can take is kept for what frees slots, the
+/// results of finished tasks.
+pub const CLAIMS_AT_ONCE: usize = 48;
+
 /// The table. Every write is conditional and sets a fresh [`Rev`]; a write that is sent again
 /// after its reply was lost recognises itself by it, so each method may be called again with
 /// the same arguments until it answers.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backlog::Backlog;
@@ -57,6 +58,8 @@ pub struct Worker<S, I> {
     pub store_trouble: Episode,
     /// How often it had no capacity left.
     pub store_throttles: AtomicU64,
+    /// Turns to claim, [`CLAIMS_AT_ONCE`](crate::store::CLAIMS_AT_ONCE).
+    pub turns: Semaphore,
     /// Claims that were won.
     pub claims: AtomicU64,
 }
@@ -168,6 +171,19 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         }
     }
 
+    /// A turn to claim it, with the same exception.
+    async fn turn(&self, queue: &Queue) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            () = self.unwanted(queue) => None,
+            turn = self.next_turn() => Some(turn),
+        }
+    }
+
+    async fn next_turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("the semaphore is never closed")
+    }
+
     /// Returns when nothing of the queue is to be started: burstd stops, or the queue is paused.
     async fn unwanted(&self, queue: &Queue) {
         tokio::select! {
@@ -180,6 +196,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
     /// Takes the task. A table that is away is asked again with the same token until it
     /// answers, because a claim whose reply was lost may stand.
     async fn claim(&self, queue: &Queue, id: &TaskId, rng: &mut StdRng) -> Result<Claim, Report> {
+        let mut turn = self.turn(queue).await.ok_or(Report::Withdrawn)?;
         let now = self.clock.now();
         let run = queue.function.timeout();
         let lease = Lease::begin(now, Instant::now(), run, queue.lease_margin);
@@ -187,7 +204,9 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         let mut tries = 0;
         loop {
             reach("claim.send");
-            match self.store.claim(id, &terms).await {
+            let answer = self.store.claim(id, &terms).await;
+            drop(turn);
+            match answer {
                 Ok(Claimed::Won(task)) => {
                     reach("claim.reply");
                     self.claims.fetch_add(1, Ordering::Relaxed);
@@ -201,6 +220,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             }
             tries += 1;
             self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
+            turn = self.next_turn().await;
         }
     }
 

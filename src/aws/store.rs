@@ -23,15 +23,13 @@ use crate::claim::{Rev, Standing, Terms};
 use crate::invoker::Failure;
 use crate::retry::Settlement;
 use crate::store::{
-    Candidate, Claimed, Consumed, Cursor, DueQuery, Fault, Page, Store, StoreError, Write,
+    CLAIMS_AT_ONCE, Candidate, Claimed, Consumed, Cursor, DueQuery, Fault, Page, Store, StoreError,
+    Write,
 };
 use crate::task::{Status, TaskId};
 
 /// Calls to DynamoDB under way at once. More only wait in line at the other end.
-const CALLS_AT_ONCE: usize = 64;
-
-/// Claims among them: the rest is kept for what frees slots, the results of finished tasks.
-const CLAIMS_AT_ONCE: usize = 48;
+const CALLS_AT_ONCE: usize = CLAIMS_AT_ONCE + 16;
 
 const QUERY: &str = "dynamodb:Query";
 const UPDATE: &str = "dynamodb:UpdateItem";
@@ -43,7 +41,6 @@ pub struct DynamoStore {
     table: KeyedTable,
     control: Control,
     calls: Arc<Semaphore>,
-    claims: Arc<Semaphore>,
 }
 
 /// What came of an update.
@@ -57,9 +54,8 @@ enum Updated {
 impl DynamoStore {
     pub(super) fn new(table: KeyedTable) -> Self {
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
-        let claims = Arc::new(Semaphore::new(CLAIMS_AT_ONCE));
         let control = Control::new(KeyedTable { meter: Arc::default(), ..table.clone() });
-        DynamoStore { table, control, calls, claims }
+        DynamoStore { table, control, calls }
     }
 
     /// What the calls about tasks have cost, those about the control item aside.
@@ -227,14 +223,12 @@ impl Store for DynamoStore {
     }
 
     async fn claim(&self, id: &TaskId, terms: &Terms) -> Result<Claimed, StoreError> {
-        let turn = self.claims.acquire().await.expect("the semaphore is never closed");
         let mut updated = self.update(id, claiming(terms), ReturnValue::AllNew).await;
         // An attempt before may have filled the item.
         if matches!(&updated, Err(StoreError::Rejected(fault)) if is_too_large(fault)) {
             let update = make_room(claiming(terms)).remove(name::FINISHED_AT);
             updated = self.update(id, update, ReturnValue::AllNew).await;
         }
-        drop(turn);
         let found = match updated? {
             // A claim that is sent again recognises itself, and shows the item then.
             Updated::Yes(item) if item.is_empty() => {

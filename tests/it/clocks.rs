@@ -14,12 +14,14 @@ use burstd::invoker::Reason;
 use burstd::local::lambda::{Answer, Call};
 use burstd::memory::Memory;
 use burstd::shutdown::Shutdown;
+use burstd::store::CLAIMS_AT_ONCE;
 use burstd::task::TaskId;
 use burstd::worker::{Report, Worker};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::simulation::lives::queue;
@@ -174,6 +176,7 @@ impl Jumper {
             held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
+            turns: Semaphore::new(CLAIMS_AT_ONCE),
             claims: AtomicU64::default(),
         });
         lock(&world).insert("t", BEGINNING);

@@ -11,7 +11,7 @@ use burstd::local::place;
 use crate::support::eventually;
 use crate::support::program::Program;
 use crate::support::proxy::{Fate, Proxy};
-use crate::support::world::{World, config, n, outcomes, s, text};
+use crate::support::world::{World, config, n, outcomes, patient, s, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_every_third_reply_lost_each_task_still_runs_once() {
@@ -120,6 +120,30 @@ async fn a_table_that_is_away_is_waited_for_and_results_are_kept() {
         assert_eq!(outcomes(&item), ["1 succeeded"], "{fault}: the result was kept");
         daemon.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_claim_is_sent_any_more_once_burstd_stops() {
+    let world = World::echoing().await;
+    world.put_many(300, "1").await;
+    let sent = Arc::new(AtomicU32::new(0));
+    let count = sent.clone();
+    let proxy = Proxy::start(&world.dynamodb.url(), move |operation, _| {
+        let is_write = operation == "UpdateItem";
+        count.fetch_add(u32::from(is_write), Ordering::Relaxed);
+        if is_write { Fate::Delay(Duration::from_millis(500)) } else { Fate::Pass }
+    })
+    .await;
+    let daemon = world.daemon_at(&patient(), &place(&proxy.url, &world.lambda.url())).await;
+    eventually("as many claims are under way as can be", async || {
+        match sent.load(Ordering::Relaxed) {
+            48.. => Ok(()),
+            fewer => Err(fewer),
+        }
+    })
+    .await;
+    let counts = daemon.stop().await;
+    assert_eq!((counts.claimed, counts.released, counts.abandoned), (48, 48, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,10 +17,12 @@ use burstd::memory::{LEAST_BYTES, Memory};
 use burstd::queue::{Function, Queue};
 use burstd::retry::{Backoff, OnUnknown, Policy};
 use burstd::shutdown::Shutdown;
+use burstd::store::CLAIMS_AT_ONCE;
 use burstd::task::Status;
 use burstd::worker::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -164,6 +166,7 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
             held: Held::default(),
             store_trouble: Episode::default(),
             store_throttles: AtomicU64::default(),
+            turns: Semaphore::new(CLAIMS_AT_ONCE),
             claims: AtomicU64::default(),
         });
         let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
