@@ -8,13 +8,12 @@ mod settings;
 
 use std::fs;
 use std::future::pending;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, make_rng};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -24,12 +23,10 @@ use crate::backlog::Backlog;
 use crate::config::{AwsConfig, Config};
 use crate::counts::Counts;
 use crate::dispatcher::Dispatcher;
-use crate::episode::Episode;
-use crate::held::Held;
 use crate::memory::Memory;
 use crate::pulse::Pulse;
 use crate::shutdown::Shutdown;
-use crate::store::{CLAIMS_AT_ONCE, StoreError};
+use crate::store::StoreError;
 use crate::systemd;
 use crate::worker::{STORE_BACKOFF, Worker};
 use control::Liaison;
@@ -101,20 +98,10 @@ impl Daemon {
         };
         let (store, notices, plan) = ready.map_err(DaemonError::Table)?;
         let control = store.control();
-        let worker = Arc::new(Worker {
-            name,
-            store,
-            invoker: clients.invoker(),
-            clock: clients.clock(),
-            backlog,
-            memory: Memory::new(config.limits.max_bytes_in_flight),
-            shutdown,
-            held: Held::default(),
-            store_trouble: Episode::default(),
-            store_throttles: AtomicU64::default(),
-            turns: Semaphore::new(CLAIMS_AT_ONCE),
-            claims: AtomicU64::default(),
-        });
+        let (invoker, clock) = (clients.invoker(), clients.clock());
+        let memory = Memory::new(config.limits.max_bytes_in_flight);
+        let worker = Worker::new(name, store, invoker, clock, backlog, memory, shutdown);
+        let worker = Arc::new(worker);
         let dispatcher = Dispatcher::new(worker.clone(), plan, rng);
         let settings = Settings {
             config: config.clone(),

@@ -24,7 +24,7 @@ use crate::memory::{LARGEST_ITEM_BYTES, Memory, Share};
 use crate::queue::Queue;
 use crate::retry::{Backoff, Ended, Settlement, Verdict, decide, max_attempts};
 use crate::shutdown::Shutdown;
-use crate::store::{Claimed, Fault, Store, StoreError, Write};
+use crate::store::{CLAIMS_AT_ONCE, Claimed, Fault, Store, StoreError, Write};
 use crate::task::{Payload, TaskId, Timestamp};
 
 /// Between two tries of a call to a table that is away.
@@ -58,7 +58,7 @@ pub struct Worker<S, I> {
     pub store_trouble: Episode,
     /// How often it had no capacity left.
     pub store_throttles: AtomicU64,
-    /// Turns to claim, [`CLAIMS_AT_ONCE`](crate::store::CLAIMS_AT_ONCE).
+    /// Turns to claim, [`CLAIMS_AT_ONCE`].
     pub turns: Semaphore,
     /// Claims that were won.
     pub claims: AtomicU64,
@@ -113,6 +113,34 @@ impl Attempted {
     pub fn rescued(&self) -> Option<u32> {
         let writes = !matches!(self.settlement.verdict, Verdict::Release);
         self.claim.task.abandoned_attempt().filter(|_| writes)
+    }
+}
+
+impl<S, I> Worker<S, I> {
+    /// One that has done nothing yet.
+    pub fn new(
+        name: String,
+        store: S,
+        invoker: I,
+        clock: Clock,
+        backlog: Backlog,
+        memory: Memory,
+        shutdown: Shutdown,
+    ) -> Self {
+        Worker {
+            name,
+            store,
+            invoker,
+            clock,
+            backlog,
+            memory,
+            shutdown,
+            held: Held::default(),
+            store_trouble: Episode::default(),
+            store_throttles: AtomicU64::default(),
+            turns: Semaphore::new(CLAIMS_AT_ONCE),
+            claims: AtomicU64::default(),
+        }
     }
 }
 

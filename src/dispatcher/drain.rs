@@ -19,6 +19,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         let began = Instant::now();
         log::draining(shutdown.reason(), self.tasks.len(), self.limits);
         self.polls.abort_all();
+        self.take_stock();
         let mut progress = ticks(PROGRESS_EVERY);
         while !self.tasks.is_empty() {
             self.pulse.beat();
@@ -31,11 +32,25 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
             }
         }
-        self.counts.abandoned = self.tasks.len() as u64;
-        self.starts.values().for_each(|started| log::abandoned(&started.queue, &started.id));
-        self.summarise();
-        self.tasks.shutdown().await;
+        self.abandon().await;
         self.publish();
+        self.summarise();
         self.counts
+    }
+
+    /// Stops what has not ended by now.
+    async fn abandon(&mut self) {
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            match ended {
+                Err(aborted) if aborted.is_cancelled() => {
+                    let left = self.starts.remove(&aborted.id());
+                    let left = left.expect("every future in `tasks` is known");
+                    log::abandoned(&left.queue, &left.id);
+                    self.counts.abandoned += 1;
+                }
+                ended => self.task_ended(ended),
+            }
+        }
     }
 }

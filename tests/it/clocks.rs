@@ -8,20 +8,16 @@ use std::time::Duration;
 use burstd::backlog::Backlog;
 use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan};
-use burstd::episode::Episode;
-use burstd::held::Held;
 use burstd::invoker::Reason;
 use burstd::local::lambda::{Answer, Call};
 use burstd::memory::Memory;
 use burstd::shutdown::Shutdown;
-use burstd::store::CLAIMS_AT_ONCE;
 use burstd::task::TaskId;
 use burstd::worker::{Report, Worker};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::simulation::lives::queue;
@@ -165,20 +161,15 @@ impl Jumper {
         });
         clock.hear(BEGINNING, began);
         let port = Port { world: world.clone(), worker: 0, max_in_flight: 9, clock: clock.clone() };
-        let worker = Arc::new(Worker {
-            name: "jumper".to_owned(),
-            store: port.clone(),
-            invoker: port,
-            clock: clock.clone(),
-            backlog: Backlog::default(),
-            memory: Memory::new(0),
-            shutdown: Shutdown::new(),
-            held: Held::default(),
-            store_trouble: Episode::default(),
-            store_throttles: AtomicU64::default(),
-            turns: Semaphore::new(CLAIMS_AT_ONCE),
-            claims: AtomicU64::default(),
-        });
+        let worker = Arc::new(Worker::new(
+            "jumper".to_owned(),
+            port.clone(),
+            port,
+            clock.clone(),
+            Backlog::default(),
+            Memory::new(0),
+            Shutdown::new(),
+        ));
         lock(&world).insert("t", BEGINNING);
         Jumper { world, clock, ahead, worker }
     }

@@ -9,6 +9,7 @@ mod cli;
 mod clocks;
 mod contract;
 mod doctor;
+mod drain;
 mod faults;
 mod fuzz;
 mod governor;

@@ -3,26 +3,21 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burstd::backlog::Backlog;
 use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan, Plans};
-use burstd::episode::Episode;
 use burstd::governor::{CallerRate, Caps, Governor};
-use burstd::held::Held;
 use burstd::memory::{LEAST_BYTES, Memory};
 use burstd::queue::{Function, Queue};
 use burstd::retry::{Backoff, OnUnknown, Policy};
 use burstd::shutdown::Shutdown;
-use burstd::store::CLAIMS_AT_ONCE;
 use burstd::task::Status;
 use burstd::worker::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -155,20 +150,15 @@ async fn work(world: Shared, worker: usize, mut rng: StdRng) {
         let shutdown = Shutdown::new();
         let port =
             Port { world: world.clone(), worker: machine, max_in_flight, clock: clock.clone() };
-        let worker = Arc::new(Worker {
-            name: name.clone(),
-            store: port.clone(),
-            invoker: port,
+        let worker = Arc::new(Worker::new(
+            name.clone(),
+            port.clone(),
+            port,
             clock,
-            backlog: Backlog::default(),
-            memory: Memory::new(MEMORY),
-            shutdown: shutdown.clone(),
-            held: Held::default(),
-            store_trouble: Episode::default(),
-            store_throttles: AtomicU64::default(),
-            turns: Semaphore::new(CLAIMS_AT_ONCE),
-            claims: AtomicU64::default(),
-        });
+            Backlog::default(),
+            Memory::new(MEMORY),
+            shutdown.clone(),
+        ));
         let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
         let limits = Limits { max_in_flight, max_bytes_in_flight: MEMORY, pace, drain: DRAIN };
         let seed = StdRng::seed_from_u64(rng.random());
