@@ -214,7 +214,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
             if self.known.is_taken(&id, now) {
                 continue;
             }
-            lane.in_flight += 1;
+            lane.started();
             let load = lane.load;
             self.loads[load].in_flight += 1;
             self.known.runs(id.clone());
@@ -314,7 +314,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         };
         let started = self.starts.remove(&id).expect("every future in `tasks` is known");
         let Started { id: task, queue, lane: index, load } = started;
-        self.lanes[index].in_flight -= 1;
+        self.lanes[index].ended();
         self.loads[load].in_flight -= 1;
         let taken_until = match report {
             None => Some(Instant::now() + LEFT_ALONE),
@@ -339,7 +339,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 self.count(&attempted);
                 self.tally.add(&attempted);
                 if self.lanes[index].load == load {
-                    self.steer(index, attempted.not_run.as_ref());
+                    self.steer(index, &attempted);
                 }
                 let free = self.free_after(&attempted);
                 let verdict = &attempted.settlement.verdict;
@@ -368,12 +368,12 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
         *counter += 1;
     }
 
-    /// Pauses a queue whose function runs nothing, and resumes it when it ran.
-    fn steer(&mut self, index: usize, not_run: Option<&Reason>) {
-        match not_run {
-            None => self.lanes[index].resume(),
+    /// Pauses a queue whose function runs nothing, and resumes it when it does.
+    fn steer(&mut self, index: usize, attempted: &Attempted) {
+        match attempted.not_run {
             Some(Reason::Broken) => self.lanes[index].pause(Instant::now(), &mut self.rng),
-            Some(_) => {}
+            _ if attempted.function_runs => self.lanes[index].resume(),
+            _ => {}
         }
     }
 

@@ -31,6 +31,7 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     since: Instant,
+    last: Instant,
     faults: u64,
     is_said: bool,
 }
@@ -53,8 +54,9 @@ impl Episode {
         self.open.store(true, Ordering::Release);
         let now = Instant::now();
         let is_quiet = state.said_over.is_some_and(|over| now < over + SAID_AGAIN);
-        let new = Trouble { since: now, faults: 0, is_said: false };
+        let new = Trouble { since: now, last: now, faults: 0, is_said: false };
         let trouble = state.trouble.get_or_insert(new);
+        trouble.last = now;
         trouble.faults += 1;
         let say = !trouble.is_said && !is_quiet;
         trouble.is_said |= say;
@@ -73,10 +75,19 @@ impl Episode {
 
     /// Something worked. Says what is over, if there was an episode that was spoken of.
     pub fn success(&self) -> Option<Over> {
-        if !self.open.load(Ordering::Acquire) {
+        self.success_of(Instant::now())
+    }
+
+    /// The same of something that began at this moment. What failed since then is the later news:
+    /// the trouble goes on.
+    pub fn success_of(&self, began: Instant) -> Option<Over> {
+        if !self.is_open() {
             return None;
         }
         let mut state = self.state.lock().expect("nothing panics while holding this lock");
+        if state.trouble.is_some_and(|trouble| trouble.last > began) {
+            return None;
+        }
         self.open.store(false, Ordering::Release);
         self.ended.notify_waiters();
         let trouble = state.trouble.take().filter(|trouble| trouble.is_said)?;
@@ -132,6 +143,16 @@ mod tests {
         assert!(!episode.fault());
         let over = episode.success().expect("it was told");
         assert_eq!((over.faults, over.lasted), (3, SAID_AGAIN / 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_began_before_the_last_failure_ends_no_trouble() {
+        let episode = Episode::default();
+        let before = Instant::now();
+        sleep(SAID_AGAIN).await;
+        episode.fault();
+        assert!(episode.success_of(before).is_none() && episode.is_open());
+        assert!(episode.success_of(Instant::now()).is_some() && !episode.is_open());
     }
 
     #[tokio::test(start_paused = true)]

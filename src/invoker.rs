@@ -67,6 +67,11 @@ impl Outcome {
         }
     }
 
+    /// Whether it shows that the function runs.
+    pub fn ran(&self) -> bool {
+        matches!(self, Outcome::Succeeded(_) | Outcome::Failed(_))
+    }
+
     /// How large the result is that is kept; nothing when there is none.
     pub fn result_bytes(&self) -> Option<usize> {
         match self {

@@ -86,6 +86,8 @@ pub struct Attempted {
     pub claim: Claim,
     /// The outcome's word.
     pub outcome: &'static str,
+    /// Whether it shows that the function runs now: no later start was refused.
+    pub function_runs: bool,
     /// Why the function did not run, when it did not.
     pub not_run: Option<Reason>,
     /// How long the claim took.
@@ -165,6 +167,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         }
         share.resize(outcome.result_bytes().unwrap_or_default());
         let word = outcome.label();
+        let function_runs = outcome.ran() && !queue.function.trouble.is_open();
         let not_run = match &outcome {
             Outcome::NotRun(refusal) => Some(refusal.reason.clone()),
             _ => None,
@@ -179,6 +182,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         Report::Attempted(Box::new(Attempted {
             claim,
             outcome: word,
+            function_runs,
             not_run,
             claim_took,
             invoke_took,
@@ -288,7 +292,9 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             reach("invoke.reply");
             let Outcome::NotRun(refusal) = &outcome else {
                 drop(place);
-                log::function_works(queue);
+                if outcome.ran() {
+                    log::function_works(queue, began);
+                }
                 return (outcome, began.elapsed());
             };
             match refusal.reason {

@@ -93,7 +93,7 @@ pub(super) struct Lane {
     pub(super) queue: Arc<Queue>,
     /// Which function runs its tasks.
     pub(super) load: usize,
-    pub(super) in_flight: usize,
+    in_flight: usize,
     pub(super) shards: Vec<Shard>,
     pause: Option<Pause>,
     is_closed: bool,
@@ -106,6 +106,7 @@ pub(super) struct Lane {
 struct Pause {
     until: Instant,
     probes: u32,
+    is_probing: bool,
 }
 
 impl Lane {
@@ -136,13 +137,36 @@ impl Lane {
 
     /// How many more tasks may start.
     pub(super) fn free(&self, now: Instant) -> usize {
-        let most = match &self.pause {
+        let free = self.queue.max_in_flight.saturating_sub(self.in_flight);
+        match &self.pause {
             _ if self.is_closed || self.is_held => 0,
-            None => self.queue.max_in_flight,
-            Some(pause) if pause.until > now => 0,
-            Some(_) => 1,
-        };
-        most.saturating_sub(self.in_flight)
+            None => free,
+            Some(pause) if pause.until > now || pause.is_probing => 0,
+            Some(_) => free.min(1),
+        }
+    }
+
+    /// A task is being claimed. What started before the pause says nothing of the function.
+    pub(super) fn started(&mut self) {
+        self.in_flight += 1;
+        self.probes(true);
+    }
+
+    /// One has ended, whatever came of it.
+    pub(super) fn ended(&mut self) {
+        self.in_flight -= 1;
+        self.probes(false);
+    }
+
+    fn probes(&mut self, is_probing: bool) {
+        if let Some(pause) = &mut self.pause {
+            pause.is_probing = is_probing;
+        }
+    }
+
+    /// Its tasks in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// The function runs no task at all. Tasks that were started together fail together: only
@@ -155,7 +179,7 @@ impl Lane {
         };
         let least = Duration::from_millis(500);
         let wait = PROBE_BACKOFF.after(probes, rng).max(least);
-        self.pause = Some(Pause { until: now + wait, probes });
+        self.pause = Some(Pause { until: now + wait, probes, is_probing: false });
     }
 
     /// Claims nothing while a person wishes so. What was read before is read again afterwards.
@@ -178,7 +202,8 @@ impl Lane {
 
     /// Whether a broken function keeps tasks waiting: until it is probed, and while it is.
     pub(super) fn is_broken(&self, now: Instant) -> bool {
-        self.paused_until(now).is_some() || (self.pause.is_some() && self.in_flight > 0)
+        let is_probed = self.pause.as_ref().is_some_and(|pause| pause.is_probing);
+        self.paused_until(now).is_some() || is_probed
     }
 
     /// When a paused queue is to be looked at again.

@@ -153,7 +153,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 QueueOverview {
                     name: lane.queue.name.clone(),
                     shards: lane.queue.shards.len(),
-                    in_flight: lane.in_flight,
+                    in_flight: lane.in_flight(),
                     bound,
                     is_held: lane.is_held(),
                 }
@@ -188,7 +188,7 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     fn bound_by_time(&self, lane: &Lane) -> Option<Bound> {
         let (of, why) = (Some(lane.queue.name.clone()), pause::NO_TIME.to_owned());
         let is_bound = !self.worker.knows_the_time(&lane.queue);
-        let in_flight = lane.in_flight;
+        let in_flight = lane.in_flight();
         is_bound.then_some(Bound { kind: Kind::Waits, of, why, most: None, in_flight })
     }
 
@@ -219,18 +219,18 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
 
 /// What is in flight waits for Lambda, whichever limit it fills meanwhile.
 fn bound_by_lambda(lane: &Lane, load: &Load) -> Option<Bound> {
-    let is_bound = lane.in_flight > 0 && load.governor.is_away(load.in_flight);
+    let is_bound = lane.in_flight() > 0 && load.governor.is_away(load.in_flight);
     is_bound.then(|| Bound {
         kind: Kind::Waits,
         of: Some(lane.queue.name.clone()),
         why: format!("waiting for Lambda to start {}", lane.queue.function.name),
         most: None,
-        in_flight: lane.in_flight,
+        in_flight: lane.in_flight(),
     })
 }
 
 fn bound_of(lane: &Lane, load: &Load, max: usize, now: Instant) -> Option<Bound> {
-    let (queue, in_flight) = (&lane.queue, lane.in_flight);
+    let (queue, in_flight) = (&lane.queue, lane.in_flight());
     let of_queue = |kind, why: &str, most| {
         Some(Bound { kind, of: Some(queue.name.clone()), why: why.to_owned(), most, in_flight })
     };

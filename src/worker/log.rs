@@ -1,5 +1,6 @@
 //! What the worker says: when table or function are in trouble, and when that is over.
 
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::episode::Over;
@@ -43,8 +44,9 @@ pub(super) fn shortened(task_id: &TaskId, fault: &Fault, omitted: &str) {
     );
 }
 
-pub(super) fn function_works(queue: &Queue) {
-    if let Some(over) = queue.function.trouble.success() {
+/// Notes that an invocation that began then ran.
+pub(super) fn function_works(queue: &Queue, began: Instant) {
+    if let Some(over) = queue.function.trouble.success_of(began) {
         info!(
             event = "lambda.recovered",
             queue = queue.name,

@@ -26,6 +26,7 @@ mod packages;
 mod policy;
 mod process;
 mod redrive;
+mod refusals;
 mod reload;
 mod simulation;
 mod stats;
