@@ -15,6 +15,9 @@ use tracing::warn;
 /// How long each extension of a drain is. One that hangs is ended after it.
 pub const EXTENSION: Duration = Duration::from_secs(15);
 
+/// How long a message may wait for a manager that does not listen.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// burstd can work.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -80,8 +83,11 @@ impl Manager {
             Some(name) => SocketAddr::from_abstract_name(name),
             None => SocketAddr::from_pathname(&name),
         };
-        let found = |address| Ok(Manager { address, socket: UnixDatagram::unbound()? });
-        Some(address.and_then(found))
+        Some(address.and_then(|address| {
+            let socket = UnixDatagram::unbound()?;
+            socket.set_write_timeout(Some(PATIENCE))?;
+            Ok(Manager { address, socket })
+        }))
     }
 
     fn tell(&self, message: &str) -> io::Result<()> {

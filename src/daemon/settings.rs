@@ -53,15 +53,7 @@ impl Settings {
             self.pulse.beat();
             tokio::select! {
                 biased;
-                source = wish(source.as_ref()) => match shutdown.is_draining() {
-                    false => self.reload(source).await,
-                    true => error!(
-                        event = "config.reload_failed",
-                        path = %source.path.display(),
-                        error = "burstd is stopping",
-                        "the configuration is not read again; the one before stays in force"
-                    ),
-                },
+                source = wish(source.as_ref()) => self.reload(source, shutdown).await,
                 now = ticks.tick() => if now >= read_at {
                     self.functions.read_again().await;
                     read_at = Instant::now() + READ_EVERY;
@@ -75,8 +67,21 @@ impl Settings {
         Ok(machine::fit(new, &self.config.aws))
     }
 
-    /// Reads the configuration again. One that is wrong changes nothing.
-    async fn reload(&mut self, source: &Source) {
+    /// Reads the configuration again, unless burstd stops. One that is wrong changes nothing.
+    async fn reload(&mut self, source: &Source, shutdown: &Shutdown) {
+        tokio::select! {
+            biased;
+            () = shutdown.draining() => error!(
+                event = "config.reload_failed",
+                path = %source.path.display(),
+                error = "burstd is stopping",
+                "the configuration is not read again; the one before stays in force"
+            ),
+            () = self.read_again(source) => {}
+        }
+    }
+
+    async fn read_again(&mut self, source: &Source) {
         systemd::reloading();
         let path = source.path.display();
         match self.read(source) {
@@ -89,6 +94,7 @@ impl Settings {
             Ok(new) => {
                 let Changes { changed, needs_restart } = self.config.changes(&new);
                 let new = self.config.as_far_as_can_be(new);
+                let plan = self.functions.plan(&new).await;
                 let levels = telemetry::levels(&new.log.level);
                 let levels = levels.expect("a valid configuration has a valid level");
                 // By whichever levels show it.
@@ -96,7 +102,7 @@ impl Settings {
                 if !is_shown {
                     source.levels.set(levels.clone());
                 }
-                self.plans.send(self.functions.plan(&new).await);
+                self.plans.send(plan);
                 self.config = new;
                 let needs_restart = needs_restart.join(", ");
                 info!(

@@ -129,3 +129,18 @@ async fn the_watchdog_hears_nothing_more_when_a_loop_hangs_and_the_log_says_whic
     assert_eq!(manager.count("WATCHDOG=1"), count);
     assert_eq!(daemon.told("watchdog.late"), 1, "it is said once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_has_stopped_listening_holds_up_neither_tasks_nor_the_end() {
+    let world = World::echoing().await;
+    let program = Program::in_world(&world, &config());
+    let deaf = Manager::deaf();
+    let mut daemon = program.start_under(&deaf.manager, &[]);
+    world.task("a").put().await;
+    world.until("a", "SUCCEEDED").await;
+    daemon.line_with("\"event\":\"systemd.unreachable\"").await;
+    daemon.signal(Signal::HUP);
+    daemon.line_with("config.reloaded").await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().await.success());
+}

@@ -118,6 +118,32 @@ async fn a_daemon_that_stops_reads_no_configuration_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_waits_for_lambda_when_burstd_stops_has_failed() {
+    let (world, gate) = World::gated(Duration::from_secs(60)).await;
+    let lambda = Proxy::start(&world.lambda.url(), |_, _| Fate::Pass).await;
+    let program = Program::between(&world.dynamodb.url(), &lambda.url, &config());
+    let manager = Manager::start();
+    let mut daemon = program.start_under(&manager, &[]);
+    world.task("a").put().await;
+    world.until_running(1).await;
+    lambda.plan(|operation, _| match operation.starts_with("GET") {
+        true => Fate::HoldReply,
+        false => Fate::Pass,
+    });
+    program.rewrite(|config| config.replace("[queues.work]", "[queues.other]"));
+    daemon.signal(Signal::HUP);
+    manager.until_told(0, "RELOADING=1").await;
+    daemon.signal(Signal::TERM);
+    let line = daemon.line_with("\"event\":\"config.reload_failed\"").await;
+    assert!(line.contains("burstd is stopping"), "{line}");
+    gate.add_permits(1);
+    world.until("a", "SUCCEEDED").await;
+    assert!(daemon.ended().await.success());
+    assert_eq!(daemon.told("config.reloaded"), 0);
+    assert_eq!(manager.count("READY=1"), 1, "it does not call itself ready on its way out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_running_daemon_cannot_change_is_named() {
     let world = World::echoing().await;
     let program = Program::in_world(&world, &config());

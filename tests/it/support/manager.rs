@@ -12,6 +12,12 @@ pub struct Manager {
     told: Arc<Mutex<Vec<String>>>,
 }
 
+/// A manager to whom nothing more can be told.
+pub struct Deaf {
+    pub manager: Manager,
+    _socket: UnixDatagram,
+}
+
 impl Manager {
     pub fn start() -> Self {
         let directory = tempfile::TempDir::new().expect("a directory");
@@ -27,6 +33,17 @@ impl Manager {
             }
         });
         Manager { directory, told }
+    }
+
+    /// One that has stopped listening: its queue is full already.
+    pub fn deaf() -> Deaf {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        let fills = UnixDatagram::unbound().expect("a socket");
+        fills.set_nonblocking(true).expect("it is a socket");
+        while fills.send_to(b"STATUS=full", &path).is_ok() {}
+        Deaf { manager: Manager { directory, told: Arc::default() }, _socket: socket }
     }
 
     /// What `NOTIFY_SOCKET` is to say.
