@@ -41,7 +41,8 @@ impl Pause {
         for lane in lanes.iter_mut().filter(|lane| lane.is_open()) {
             if !worker.knows_the_time(&lane.queue) {
                 lane.forget();
-                why = Some(Why::Clock(worker.clock.doubt()));
+                // Of the two, the one that stops every queue.
+                why.get_or_insert_with(|| Why::Clock(worker.clock.doubt()));
             }
         }
         self.reason = why.as_ref().map(|why| match why {

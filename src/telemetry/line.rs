@@ -503,7 +503,8 @@ mod tests {
     /// Text of any characters, and more than usual of those that are escaped.
     fn text() -> impl Strategy<Value = String> {
         let special = prop::sample::select(
-            "\n\r\u{0}\u{1b}\u{7f}\u{85}\u{9b}\u{200e}\u{2029}\u{202e}\u{2069}\u{feff}\u{e0067}\"\\ =…é"
+            "\n\r\u{0}\u{1b}\u{7f}\u{85}\u{9b}\u{200e}\u{2029}\u{202e}\u{2069}\u{feff}\u{e0067}\
+             \"\\ =…é"
                 .chars()
                 .collect::<Vec<_>>(),
         );

@@ -91,11 +91,18 @@ struct State {
     lines: u64,
     omitted: u64,
     omitted_since: Option<Instant>,
+    /// Nothing can be written, at the moment or ever again.
+    is_broken: bool,
 }
 
 impl State {
     fn bytes(&self) -> usize {
         self.waiting.len() + self.taken
+    }
+
+    /// Whether something is still to be written: lines, or that some were left out.
+    fn owes(&self) -> bool {
+        self.bytes() > 0 || (self.omitted > 0 && !self.is_broken)
     }
 
     fn omit(&mut self, lines: u64) {
@@ -127,19 +134,19 @@ impl Lines {
 impl Drop for Lines {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        let mut left = state.bytes();
-        while left > 0 {
-            let has_more = |state: &mut State| state.bytes() == left;
-            let waited = self.queue.changed.wait_timeout_while(state, LAST_WORDS, has_more);
-            state = waited.expect("nothing panics while holding this lock").0;
-            if state.bytes() == left {
+        while state.owes() {
+            let left = state.bytes();
+            let stands_still = |state: &mut State| state.owes() && state.bytes() == left;
+            let waited = self.queue.changed.wait_timeout_while(state, LAST_WORDS, stands_still);
+            let (waited, end) = waited.expect("nothing panics while holding this lock");
+            state = waited;
+            if end.timed_out() {
                 // Who has not read by then will not.
                 let lines = state.lines;
                 drop(state);
                 say_in_time(format!("nobody took the last {lines} lines of the log"));
                 return;
             }
-            left = state.bytes();
         }
     }
 }
@@ -167,7 +174,6 @@ impl Queue {
 
     /// Writes what comes, for ever.
     fn write(&self, mut out: impl Sink) {
-        let mut is_broken = false;
         // The last line was cut short, when its end could not be written.
         let (mut is_cut, mut is_whole) = (false, true);
         loop {
@@ -177,7 +183,7 @@ impl Queue {
                 let step = &left[..left.len().min(STEP)];
                 let written = match write_step(&mut out, step, &mut is_cut) {
                     Ok(written) if written > 0 => {
-                        is_broken = false;
+                        self.lock().is_broken = false;
                         is_whole = step[written - 1] == b'\n';
                         written
                     }
@@ -197,12 +203,8 @@ impl Queue {
                             0
                         }
                         None => {
-                            if !mem::replace(&mut is_broken, true) {
-                                complain(failure.err());
-                            }
                             is_cut |= !is_whole;
-                            self.lock().omit(count(left));
-                            self.backlog.drop_lines(count(left));
+                            self.give_up(left, failure.err());
                             left.len()
                         }
                     },
@@ -210,9 +212,7 @@ impl Queue {
                 self.wrote(&left[..written]);
                 left = &left[written..];
             }
-            if !is_broken {
-                self.confess();
-            }
+            self.confess();
         }
     }
 
@@ -241,14 +241,32 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Says what was left out, now that lines are taken again.
-    fn confess(&self) {
+    /// These will not be written.
+    fn give_up(&self, lines: &[u8], error: Option<io::Error>) {
+        let lines = count(lines);
+        self.backlog.drop_lines(lines);
         let mut state = self.lock();
-        let Some(since) = state.omitted_since.take() else { return };
-        let count = mem::take(&mut state.omitted);
+        state.omit(lines);
+        let was_broken = mem::replace(&mut state.is_broken, true);
+        drop(state);
+        if !was_broken {
+            complain(error);
+        }
+    }
+
+    /// Says what was left out, once lines are taken again.
+    fn confess(&self) {
+        let state = self.lock();
+        let Some(since) = state.omitted_since.filter(|_| !state.is_broken) else { return };
+        let count = state.omitted;
         drop(state);
         let since_s = since.elapsed().as_secs_f64();
         warn!(event = "log.dropped", count, since_s, "nobody took these lines in time");
+        // Until it is among the lines it is owed.
+        let mut state = self.lock();
+        state.omitted -= count;
+        state.omitted_since = (state.omitted > 0).then(Instant::now);
+        self.changed.notify_all();
     }
 }
 
@@ -375,6 +393,20 @@ mod tests {
         let is_busy = |state: &mut State| state.bytes() > 0;
         drop(writer.0.changed.wait_while(state, is_busy).expect("no panic"));
         assert!(!lines.backlog().is_long());
+    }
+
+    #[test]
+    fn what_was_left_out_is_said_before_the_end() {
+        for _ in 0..300 {
+            let (mut reader, writer, lines) = pipe();
+            push(&writer, 1000);
+            writer.0.push(b"for debugging\n", 0);
+            let was_late = writer.0.lock().omitted == 1;
+            let reads = thread::spawn(move || reader.read_exact(&mut [0; 1000]).map(|()| reader));
+            drop(lines);
+            assert_eq!(writer.0.lock().omitted, 0, "was left out: {was_late}");
+            drop(reads.join().expect("no panic").expect("all is written"));
+        }
     }
 
     #[test]
