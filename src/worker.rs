@@ -3,6 +3,7 @@
 //! Dropping its future anywhere is a crash, which the lease already covers.
 
 mod log;
+mod report;
 mod trouble;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::backlog::Backlog;
-use crate::claim::{Claim, Lease, Rev, Standing, Terms};
+use crate::claim::{Claim, Lease, Rev, Terms};
 use crate::clock::Clock;
 use crate::episode::Episode;
 use crate::failpoint::reach;
@@ -22,10 +23,12 @@ use crate::held::Held;
 use crate::invoker::{Failure, Invocation, Invoker, Outcome, Reason, Refusal};
 use crate::memory::{LARGEST_ITEM_BYTES, Memory, Share};
 use crate::queue::Queue;
-use crate::retry::{Backoff, Ended, Settlement, Verdict, decide, max_attempts};
+use crate::retry::{Backoff, Ended, Settlement, decide, max_attempts};
 use crate::shutdown::Shutdown;
 use crate::store::{CLAIMS_AT_ONCE, Claimed, Fault, Store, StoreError, Write};
 use crate::task::{Payload, TaskId, Timestamp};
+
+pub use report::{Attempted, Report};
 
 /// Between two tries of a call to a table that is away.
 pub(crate) const STORE_BACKOFF: Backoff =
@@ -62,60 +65,6 @@ pub struct Worker<S, I> {
     pub turns: Semaphore,
     /// Claims that were won.
     pub claims: AtomicU64,
-}
-
-/// What came of a candidate.
-#[derive(Debug)]
-pub enum Report {
-    /// burstd was stopping, or its queue was paused, before it was claimed.
-    Withdrawn,
-    /// It was somebody else's, finished, or gone.
-    Lost(Standing),
-    /// It could not be read as a task, and says so now.
-    Invalid(String),
-    /// The table takes no write to this item.
-    Rejected(Fault),
-    /// It was claimed.
-    Attempted(Box<Attempted>),
-}
-
-/// A claim and what became of it.
-#[derive(Debug)]
-pub struct Attempted {
-    /// The claim.
-    pub claim: Claim,
-    /// The outcome's word.
-    pub outcome: &'static str,
-    /// Whether it shows that the function runs now: no later start was refused.
-    pub function_runs: bool,
-    /// Why the function did not run, when it did not.
-    pub not_run: Option<Reason>,
-    /// How long the claim took.
-    pub claim_took: Duration,
-    /// How long the invocation took.
-    pub invoke_took: Duration,
-    /// How long the settling write took.
-    pub write_took: Duration,
-    /// What was to be written.
-    pub settlement: Settlement,
-    /// Whether it was.
-    pub write: Result<Write, Fault>,
-}
-
-impl Attempted {
-    /// How long the task could have been claimed before it was. `due = 0` says "at once" and not
-    /// since when, so there is nothing to tell.
-    pub fn queue_wait(&self) -> Option<Duration> {
-        let due = self.claim.task.due;
-        (due > Timestamp::default()).then(|| self.claim.started_at.since(due))
-    }
-
-    /// The attempt before this one, when its worker never wrote how it ended and this claim does.
-    /// A claim that is given back writes nothing of it, so the next one will.
-    pub fn rescued(&self) -> Option<u32> {
-        let writes = !matches!(self.settlement.verdict, Verdict::Release);
-        self.claim.task.abandoned_attempt().filter(|_| writes)
-    }
 }
 
 impl<S, I> Worker<S, I> {
@@ -236,19 +185,18 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         let mut tries = 0;
         loop {
             reach("claim.send");
-            let answer = self.store.claim(id, &terms).await;
+            let answer = self.heard(self.store.claim(id, &terms).await);
             drop(turn);
             match answer {
                 Ok(Claimed::Won(task)) => {
                     reach("claim.reply");
                     self.claims.fetch_add(1, Ordering::Relaxed);
-                    self.store_works();
                     return Ok(Claim { task: *task, rev: terms.rev, lease, started_at: now });
                 }
                 Ok(Claimed::Lost(standing)) => return Err(Report::Lost(standing)),
                 Ok(Claimed::Invalid(reason)) => return Err(Report::Invalid(reason)),
                 Err(StoreError::Rejected(fault)) => return Err(Report::Rejected(fault)),
-                Err(error) => self.store_fails(&error),
+                Err(_) => {}
             }
             tries += 1;
             self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
@@ -393,16 +341,15 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         let mut tries = 0;
         loop {
             reach("extend.send");
-            match self.store.extend(claim.id(), &claim.rev, &terms).await {
+            match self.heard(self.store.extend(claim.id(), &claim.rev, &terms).await) {
                 Ok(Write::Applied) => {
                     reach("extend.reply");
-                    self.store_works();
                     claim.rev = terms.rev;
                     claim.lease = lease;
                     return claim.lease.covers_a_run(Instant::now());
                 }
                 Ok(Write::Lost(_)) | Err(StoreError::Rejected(_)) => return false,
-                Err(error) => self.store_fails(&error),
+                Err(_) => {}
             }
             tries += 1;
             self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
@@ -420,18 +367,16 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         let mut tries = 0;
         loop {
             reach("settle.send");
-            match self.store.settle(claim.id(), &claim.rev, &settlement).await {
+            match self.heard(self.store.settle(claim.id(), &claim.rev, &settlement).await) {
                 Ok(write) => {
                     reach("settle.reply");
-                    self.store_works();
                     return (settlement, Ok(write));
                 }
                 Err(StoreError::Rejected(fault)) => match settlement.shrink() {
                     Some(omitted) => log::shortened(claim.id(), &fault, omitted),
                     None => return (settlement, Err(fault)),
                 },
-                Err(error) => {
-                    self.store_fails(&error);
+                Err(_) => {
                     tries += 1;
                     self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
                 }

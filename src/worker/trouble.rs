@@ -7,6 +7,16 @@ use crate::invoker::Invoker;
 use crate::store::{Store, StoreError};
 
 impl<S: Store, I: Invoker> Worker<S, I> {
+    /// Notes what an answer about an item says of the table. That the item is wrong says nothing.
+    pub(super) fn heard<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &answer {
+            Ok(_) => self.store_works(),
+            Err(StoreError::Rejected(_)) => {}
+            Err(error) => self.store_fails(error),
+        }
+        answer
+    }
+
     /// Notes that the table answered.
     pub(crate) fn store_works(&self) {
         if let Some(over) = self.store_trouble.success() {

@@ -5,13 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use burstd::backlog::Backlog;
 use burstd::clock::Clock;
 use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan};
 use burstd::invoker::Reason;
 use burstd::local::lambda::{Answer, Call};
-use burstd::memory::Memory;
-use burstd::shutdown::Shutdown;
 use burstd::task::TaskId;
 use burstd::worker::{Report, Worker};
 use rand::SeedableRng as _;
@@ -20,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::simulation::lives::queue;
+use crate::simulation::lives::{queue, worker};
 use crate::simulation::ports::Port;
 use crate::simulation::world::{BEGINNING, Sabotage, Shared, World as Simulated, lock};
 use crate::support::eventually;
@@ -160,16 +157,7 @@ impl Jumper {
             BEGINNING + began.elapsed() + Duration::from_secs(wall.load(Ordering::Relaxed))
         });
         clock.hear(BEGINNING, began);
-        let port = Port { world: world.clone(), worker: 0, max_in_flight: 9, clock: clock.clone() };
-        let worker = Arc::new(Worker::new(
-            "jumper".to_owned(),
-            port.clone(),
-            port,
-            clock.clone(),
-            Backlog::default(),
-            Memory::new(0),
-            Shutdown::new(),
-        ));
+        let worker = Arc::new(worker(&world, clock.clone()));
         lock(&world).insert("t", BEGINNING);
         Jumper { world, clock, ahead, worker }
     }

@@ -1,13 +1,20 @@
 //! DynamoDB in trouble under a working daemon.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burstd::aws::{Clients, NewTask};
+use burstd::clock::Clock;
 use burstd::local::lambda::{Answer, Call};
 use burstd::local::place;
+use burstd::task::TaskId;
+use burstd::worker::Report;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
+use crate::simulation::lives::{queue, worker};
+use crate::simulation::world::{BEGINNING, Sabotage, World as Simulated};
 use crate::support::eventually;
 use crate::support::program::Program;
 use crate::support::proxy::{Fate, Proxy};
@@ -88,6 +95,17 @@ async fn an_episode_is_said_once_when_it_begins_and_once_when_it_is_over() {
     assert!(over.contains("\"faults\":"), "{over}");
     let begun = daemon.lines().iter().filter(|line| line.contains("store.unavailable")).count();
     assert_eq!(begun, 1, "{:?}", daemon.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_lost_shows_that_the_table_is_back() {
+    let simulated = Simulated::new(1, Sabotage::None, Duration::ZERO);
+    let world = Arc::new(Mutex::new(simulated));
+    let worker = worker(&world, Clock::reading(|| BEGINNING));
+    worker.store_trouble.fault();
+    let report = worker.run(&queue(), TaskId::named("gone"), StdRng::seed_from_u64(1)).await;
+    assert!(matches!(report, Report::Lost(_)), "{report:?}");
+    assert!(!worker.store_trouble.is_open());
 }
 
 #[tokio::test(flavor = "multi_thread")]

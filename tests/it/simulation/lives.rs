@@ -138,6 +138,20 @@ pub fn queue() -> Queue {
     }
 }
 
+/// A worker of the world that lives as long as the test wants, and whose memory is not limited.
+pub fn worker(world: &Shared, clock: Clock) -> Worker<Port, Port> {
+    let port = Port { world: world.clone(), worker: 0, max_in_flight: 9, clock: clock.clone() };
+    Worker::new(
+        "w".to_owned(),
+        port.clone(),
+        port,
+        clock,
+        Backlog::default(),
+        Memory::new(0),
+        Shutdown::new(),
+    )
+}
+
 /// A machine on which one worker follows another.
 async fn work(world: Shared, worker: usize, mut rng: StdRng) {
     let max_in_flight = rng.random_range(1..=8);
