@@ -126,7 +126,7 @@ fn say_memory(key: &str, room: Room) {
         key,
         from = room.wanted,
         to = room.possible,
-        "cut to what the memory is enough for; raise MemoryMax, or lower it"
+        "cut to what the memory is enough for; raise MemoryHigh and MemoryMax, or lower it"
     );
 }
 

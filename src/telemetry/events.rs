@@ -241,8 +241,8 @@ pub const EVENTS: &[Event] = &[
         "daemon.limits",
         "limit allowed needed key from to",
         "too few file descriptors for `max_in_flight` (on HTTP/1.1 each call takes one, on HTTP/2 \
-         a hundred share one), or too little memory for `max_bytes_in_flight`: it is cut to what \
-         they are enough for",
+         a hundred share one), or too little memory (the lower of MemoryHigh and MemoryMax) for \
+         `max_in_flight` or `max_bytes_in_flight`: `key` is cut to what is enough",
     ),
     info(
         "config.reloaded",
