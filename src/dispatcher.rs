@@ -305,36 +305,41 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
     /// Takes in what came of a candidate, and frees its slot.
     fn task_ended(&mut self, ended: Result<(Id, Report), JoinError>) {
         let (id, report) = match ended {
-            Ok((id, report)) => (id, Some(report)),
-            Err(failure) => {
-                // A bug of ours: the task is left to its lease, and no other suffers.
-                error!(event = "daemon.panic", error = %failure, "a task's life panicked");
-                (failure.id(), None)
-            }
+            Ok((id, report)) => (id, Ok(report)),
+            Err(failure) => (failure.id(), Err(failure)),
         };
         let started = self.starts.remove(&id).expect("every future in `tasks` is known");
         let Started { id: task, queue, lane: index, load } = started;
         self.lanes[index].ended();
         self.loads[load].in_flight -= 1;
         let taken_until = match report {
-            None => Some(Instant::now() + LEFT_ALONE),
-            Some(Report::Withdrawn) => None,
-            Some(Report::Lost(standing)) => {
+            Err(failure) if failure.is_cancelled() => {
+                self.counts.abandoned += 1;
+                log::abandoned(&queue, &task);
+                None
+            }
+            Err(failure) => {
+                // A bug of ours: the task is left to its lease, and no other suffers.
+                error!(event = "daemon.panic", error = %failure, "a task's life panicked");
+                Some(Instant::now() + LEFT_ALONE)
+            }
+            Ok(Report::Withdrawn) => None,
+            Ok(Report::Lost(standing)) => {
                 self.counts.lost += 1;
                 log::lost(&queue, &task, &standing);
                 Some(self.free_again(&standing))
             }
-            Some(Report::Invalid(reason)) => {
+            Ok(Report::Invalid(reason)) => {
                 self.counts.invalid += 1;
                 log::invalid(&queue, &task, &reason);
                 Some(Instant::now() + INDEX_LAG)
             }
-            Some(Report::Rejected(fault)) => {
+            Ok(Report::Rejected(fault)) => {
                 self.counts.invalid += 1;
                 log::rejected(&queue, &task, &fault);
                 Some(Instant::now() + LEFT_ALONE)
             }
-            Some(Report::Attempted(attempted)) => {
+            Ok(Report::Attempted(attempted)) => {
                 log::attempted(&queue, &attempted);
                 self.count(&attempted);
                 self.tally.add(&attempted);

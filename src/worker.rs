@@ -62,7 +62,7 @@ pub struct Worker<S, I> {
     /// How often it had no capacity left.
     pub store_throttles: AtomicU64,
     /// Turns to claim, [`CLAIMS_AT_ONCE`].
-    pub turns: Semaphore,
+    turns: Semaphore,
     /// Claims that were won.
     pub claims: AtomicU64,
 }
@@ -98,7 +98,9 @@ impl<S, I> Worker<S, I> {
 impl<S: Store, I: Invoker> Worker<S, I> {
     /// A task's life: claim it, run its function, decide what follows, write that down.
     pub async fn run(&self, queue: &Queue, id: TaskId, mut rng: StdRng) -> Report {
-        let Some(mut share) = self.share(queue).await else { return Report::Withdrawn };
+        let Some(mut share) = self.if_wanted(queue, self.share(queue)).await else {
+            return Report::Withdrawn;
+        };
         let began = Instant::now();
         let mut claim = match self.claim(queue, &id, &mut rng).await {
             Ok(claim) => claim,
@@ -141,28 +143,23 @@ impl<S: Store, I: Invoker> Worker<S, I> {
         }))
     }
 
-    /// Room for the task in memory. Nothing when nobody wants the task to start any more before
-    /// there is any.
-    async fn share(&self, queue: &Queue) -> Option<Share<'_>> {
-        let bytes = LARGEST_ITEM_BYTES + queue.function.result_size.guess();
-        tokio::select! {
-            biased;
-            () = self.unwanted(queue) => None,
-            share = self.memory.share(bytes) => Some(share),
-        }
+    /// Room for the task in memory.
+    async fn share(&self, queue: &Queue) -> Share<'_> {
+        self.memory.share(LARGEST_ITEM_BYTES + queue.function.result_size.guess()).await
     }
 
-    /// A turn to claim it, with the same exception.
-    async fn turn(&self, queue: &Queue) -> Option<SemaphorePermit<'_>> {
-        tokio::select! {
-            biased;
-            () = self.unwanted(queue) => None,
-            turn = self.next_turn() => Some(turn),
-        }
-    }
-
-    async fn next_turn(&self) -> SemaphorePermit<'_> {
+    /// A turn to claim.
+    async fn turn(&self) -> SemaphorePermit<'_> {
         self.turns.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// What is waited for. Nothing when nobody wants the task to start any more before it comes.
+    async fn if_wanted<T>(&self, queue: &Queue, awaited: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.unwanted(queue) => None,
+            it = awaited => Some(it),
+        }
     }
 
     /// Returns when nothing of the queue is to be started: burstd stops, or the queue is paused.
@@ -177,7 +174,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
     /// Takes the task. A table that is away is asked again with the same token until it
     /// answers, because a claim whose reply was lost may stand.
     async fn claim(&self, queue: &Queue, id: &TaskId, rng: &mut StdRng) -> Result<Claim, Report> {
-        let mut turn = self.turn(queue).await.ok_or(Report::Withdrawn)?;
+        let mut turn = self.if_wanted(queue, self.turn()).await.ok_or(Report::Withdrawn)?;
         let now = self.clock.now();
         let run = queue.function.timeout();
         let lease = Lease::begin(now, Instant::now(), run, queue.lease_margin);
@@ -200,7 +197,7 @@ impl<S: Store, I: Invoker> Worker<S, I> {
             }
             tries += 1;
             self.store_trouble.wait(STORE_BACKOFF.after(tries, rng)).await;
-            turn = self.next_turn().await;
+            turn = self.turn().await;
         }
     }
 

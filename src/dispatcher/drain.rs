@@ -32,25 +32,11 @@ impl<S: Store, I: Invoker> Dispatcher<S, I> {
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
             }
         }
-        self.abandon().await;
-        self.publish();
-        self.summarise();
-        self.counts
-    }
-
-    /// Stops what has not ended by now.
-    async fn abandon(&mut self) {
         self.tasks.abort_all();
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            match ended {
-                Err(aborted) if aborted.is_cancelled() => {
-                    let left = self.starts.remove(&aborted.id());
-                    let left = left.expect("every future in `tasks` is known");
-                    log::abandoned(&left.queue, &left.id);
-                    self.counts.abandoned += 1;
-                }
-                ended => self.task_ended(ended),
-            }
+            self.task_ended(ended);
         }
+        self.summarise();
+        self.counts
     }
 }

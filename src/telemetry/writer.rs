@@ -183,8 +183,8 @@ impl Queue {
                 let step = &left[..left.len().min(STEP)];
                 let written = match write_step(&mut out, step, &mut is_cut) {
                     Ok(written) if written > 0 => {
-                        self.lock().is_broken = false;
                         is_whole = step[written - 1] == b'\n';
+                        self.wrote(&step[..written]);
                         written
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => 0,
@@ -209,7 +209,6 @@ impl Queue {
                         }
                     },
                 };
-                self.wrote(&left[..written]);
                 left = &left[written..];
             }
             self.confess();
@@ -233,25 +232,30 @@ impl Queue {
     }
 
     fn wrote(&self, bytes: &[u8]) {
-        let lines = count(bytes);
         let mut state = self.lock();
-        state.taken -= bytes.len();
-        state.lines -= lines;
-        self.backlog.set(state.bytes() > self.limits.claims);
-        self.changed.notify_all();
+        state.is_broken = false;
+        self.is_done_with(bytes, &mut state);
     }
 
     /// These will not be written.
-    fn give_up(&self, lines: &[u8], error: Option<io::Error>) {
-        let lines = count(lines);
+    fn give_up(&self, bytes: &[u8], error: Option<io::Error>) {
+        let lines = count(bytes);
         self.backlog.drop_lines(lines);
         let mut state = self.lock();
         state.omit(lines);
         let was_broken = mem::replace(&mut state.is_broken, true);
+        self.is_done_with(bytes, &mut state);
         drop(state);
         if !was_broken {
             complain(error);
         }
+    }
+
+    fn is_done_with(&self, bytes: &[u8], state: &mut State) {
+        state.taken -= bytes.len();
+        state.lines -= count(bytes);
+        self.backlog.set(state.bytes() > self.limits.claims);
+        self.changed.notify_all();
     }
 
     /// Says what was left out, once lines are taken again.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burstd::clock::Clock;
-use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan};
+use burstd::dispatcher::Dispatcher;
 use burstd::invoker::Reason;
 use burstd::local::lambda::{Answer, Call};
 use burstd::task::TaskId;
@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::simulation::lives::{queue, worker};
+use crate::simulation::lives::{plan, queue, worker};
 use crate::simulation::ports::Port;
 use crate::simulation::world::{BEGINNING, Sabotage, Shared, World as Simulated, lock};
 use crate::support::eventually;
@@ -198,12 +198,8 @@ async fn who_cannot_tell_the_time_gives_a_claimed_task_back_before_its_start() {
 async fn nothing_is_claimed_until_aws_has_told_the_time_to_a_machine_whose_clock_jumped() {
     let jumper = Jumper::new();
     jumper.jump();
-    let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
-    let drain = Duration::from_secs(30);
-    let limits = Limits { max_in_flight: 9, max_bytes_in_flight: 0, pace, drain };
     let rng = StdRng::seed_from_u64(1);
-    let plan = Plan { queues: vec![queue()], limits };
-    let dispatcher = Dispatcher::new(jumper.worker.clone(), plan, rng);
+    let dispatcher = Dispatcher::new(jumper.worker.clone(), plan(), rng);
     let claims = || {
         let world = lock(&jumper.world);
         world.trace.iter().filter(|line| line.contains("claimed")).count()

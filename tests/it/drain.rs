@@ -6,7 +6,7 @@ use std::time::Duration;
 use burstd::backlog::Backlog;
 use burstd::claim::{Rev, Terms};
 use burstd::clock::Clock;
-use burstd::dispatcher::{Dispatcher, Limits, Pace, Plan};
+use burstd::dispatcher::Dispatcher;
 use burstd::memory::Memory;
 use burstd::retry::Settlement;
 use burstd::shutdown::Shutdown;
@@ -17,7 +17,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::simulation::lives::queue;
+use crate::simulation::lives::plan;
 use crate::simulation::ports::Port;
 use crate::simulation::world::{BEGINNING, Sabotage, World, lock};
 
@@ -75,11 +75,7 @@ async fn a_task_that_ended_at_the_moment_burstd_must_stop_is_not_taken_for_an_ab
     let name = "last".to_owned();
     let worker =
         Worker::new(name, table, port, clock, Backlog::default(), Memory::new(0), shutdown);
-    let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
-    let drain = Duration::from_secs(30);
-    let limits = Limits { max_in_flight: 9, max_bytes_in_flight: 0, pace, drain };
-    let plan = Plan { queues: vec![queue()], limits };
     let rng = StdRng::seed_from_u64(1);
-    let counts = Dispatcher::new(Arc::new(worker), plan, rng).run().await;
+    let counts = Dispatcher::new(Arc::new(worker), plan(), rng).run().await;
     assert_eq!((counts.claimed, counts.succeeded, counts.abandoned), (3, 1, 2), "{counts:?}");
 }

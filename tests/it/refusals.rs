@@ -2,13 +2,14 @@
 
 use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use burstd::local::lambda::{Answer, Call};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::support::program::Program;
+use crate::support::eventually;
+use crate::support::program::{Process, Program};
 use crate::support::world::{World, config, n, outcomes, patient, s, seconds_from_now};
 
 /// No task can run.
@@ -17,24 +18,39 @@ fn broken_for_all() -> Answer {
     Answer::Refused { status: 502, code: "KMSDisabledException", body }
 }
 
-#[tokio::test]
-async fn a_function_broken_for_all_spends_no_attempt_and_its_queue_waits_for_it() {
-    let broken = Arc::new(AtomicU32::new(1));
-    let state = broken.clone();
+/// A world whose function runs no task while this is so.
+async fn broken_until_told() -> (World, Arc<AtomicBool>) {
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let state = is_broken.clone();
     let world = World::with(move |call: Call| {
         ready(match state.load(Ordering::Relaxed) {
-            0 => Answer::Returned(call.payload),
-            _ => broken_for_all(),
+            true => broken_for_all(),
+            false => Answer::Returned(call.payload),
         })
     })
     .await;
+    (world, is_broken)
+}
+
+/// Waits until more tasks than these were given back.
+async fn until_given_back(daemon: &Process, more_than: usize) {
+    eventually("it is probed", async || match daemon.told("task.released") {
+        told if told > more_than => Ok(()),
+        told => Err(told),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_function_broken_for_all_spends_no_attempt_and_its_queue_waits_for_it() {
+    let (world, is_broken) = broken_until_told().await;
     for number in 0..20 {
         world.task(&number.to_string()).put().await;
     }
     let mut daemon = world.daemon(&config()).await;
     daemon.until("a probe after the first pause", |counts| counts.released > 20).await;
     assert!(world.calls.count() < 40, "probes go one at a time, not {}", world.calls.count());
-    broken.store(0, Ordering::Relaxed);
+    is_broken.store(false, Ordering::Relaxed);
     world.until_all(20, "SUCCEEDED").await;
     for number in 0..20 {
         let item = world.item(&number.to_string()).await.expect("it is there");
@@ -66,20 +82,12 @@ async fn a_task_whose_lambda_is_away_for_longer_than_its_lease_is_taken_over_by_
 
 #[tokio::test]
 async fn a_task_that_is_taken_over_and_given_back_for_a_while_is_rescued_once() {
-    let broken = Arc::new(AtomicU32::new(1));
-    let state = broken.clone();
-    let world = World::with(move |call: Call| {
-        ready(match state.load(Ordering::Relaxed) {
-            0 => Answer::Returned(call.payload),
-            _ => broken_for_all(),
-        })
-    })
-    .await;
+    let (world, is_broken) = broken_until_told().await;
     let abandoned = world.task("a").with("status", s("RUNNING")).with("attempt", n(1));
     abandoned.with("rev", s("another's")).with("lease_until", seconds_from_now(-1)).put().await;
     let mut daemon = world.daemon(&config()).await;
     daemon.until("it was given back twice", |counts| counts.released >= 2).await;
-    broken.store(0, Ordering::Relaxed);
+    is_broken.store(false, Ordering::Relaxed);
     let item = world.until("a", "SUCCEEDED").await;
     assert_eq!(outcomes(&item), ["1 abandoned", "2 succeeded"]);
     assert_eq!(daemon.stop().await.rescued, 1);
@@ -106,10 +114,10 @@ async fn the_end_of_an_older_run_is_no_sign_that_a_broken_function_runs_again() 
     world.until_running(1).await;
     world.task("short").put().await;
     daemon.line_with("\"event\":\"lambda.broken\"").await;
-    daemon.until_told("task.released", 2).await;
+    until_given_back(&daemon, 1).await;
     gate.add_permits(1);
     daemon.until_told("task.succeeded", 1).await;
     let probes = daemon.told("task.released");
-    daemon.until_told("task.released", probes + 1).await;
+    until_given_back(&daemon, probes).await;
     assert_eq!(daemon.told("lambda.recovered"), 0);
 }

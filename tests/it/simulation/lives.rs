@@ -138,6 +138,14 @@ pub fn queue() -> Queue {
     }
 }
 
+/// What it has to do: the one queue, nine tasks at once.
+pub fn plan() -> Plan {
+    let drain = Duration::from_secs(30);
+    let pace = Pace { min: Duration::from_millis(200), max: Duration::from_secs(2) };
+    let limits = Limits { max_in_flight: 9, max_bytes_in_flight: 0, pace, drain };
+    Plan { queues: vec![queue()], limits }
+}
+
 /// A worker of the world that lives as long as the test wants, and whose memory is not limited.
 pub fn worker(world: &Shared, clock: Clock) -> Worker<Port, Port> {
     let port = Port { world: world.clone(), worker: 0, max_in_flight: 9, clock: clock.clone() };

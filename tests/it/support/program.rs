@@ -238,10 +238,10 @@ impl Process {
         self.lines().iter().filter(|line| line.contains(&event)).count()
     }
 
-    /// Waits until it has told an event so many times, or more.
+    /// Waits until it has told an event so many times.
     pub async fn until_told(&self, event: &str, times: usize) {
         eventually(&format!("{times} times {event}"), async || match self.told(event) {
-            told if told >= times => Ok(()),
+            told if told == times => Ok(()),
             told => Err(told),
         })
         .await;
